@@ -1,0 +1,1 @@
+"""The edges: grids and labels, files in, files out, datasets."""

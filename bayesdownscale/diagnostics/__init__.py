@@ -1,0 +1,1 @@
+"""Is the posterior right? Scores, calibration, figures and the report."""

@@ -1,0 +1,1 @@
+"""p(x, theta | y): guidance (one method a file), samplers, results."""

@@ -1,0 +1,1 @@
+"""p(x): noise levels, exact Gaussian priors, the network, windows, training, checkpoints."""

@@ -1,0 +1,68 @@
+"""The denoiser of a trained network: the linear denoiser of a fitted Gaussian, corrected by a U-Net."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bayesdownscale._types import Field, Key, Scalar
+from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+from bayesdownscale.prior.gaussian import GaussianField
+from bayesdownscale.prior.network import UNet, embed
+
+
+class DiffusionDenoiser(AbstractDenoiser):
+    """D = G + c_out F(c_in x_sigma, G, statics; log sigma, hour, day), with G the denoiser of a Gaussian field.
+
+    Karras et al. 2022 (arXiv 2206.00364) precondition with c_skip x_sigma, c_skip = s^2 / (s^2 + sigma^2), and
+    c_out = s sigma / sqrt(s^2 + sigma^2): the denoiser, and the posterior spread, of *white* Gaussian data with
+    variance s^2. Weather is far from white, so G is here the Wiener filter of the covariance estimated from the
+    training data and c_out its posterior spread; white data give back exactly the published formulas. The
+    network learns only what is not Gaussian, and an untrained one is the best linear denoiser.
+
+    Works on one window (time, variable, lat, lon) in standardised units. `statics` (lat, lon, channel).
+    """
+
+    gaussian: GaussianField
+    net: UNet
+    statics: Float[Array, "lat lon static"]
+
+    @staticmethod
+    def n_channels(gaussian: GaussianField, n_statics: int) -> tuple[int, int]:
+        """Input and output channels of the network for this window."""
+        stacked = gaussian.shape[0] * gaussian.shape[1]
+        return 2 * stacked + n_statics, stacked
+
+    def network_input(
+        self, x_sigma: Field, g: Field, sigma: Scalar, context: Context
+    ) -> tuple[Float[Array, "lat lon channel"], Float[Array, " feature"]]:
+        """The image and the features that the network sees for one window."""
+        n_time, n_var, n_lat, n_lon = x_sigma.shape
+        image = lambda f: jnp.moveaxis(f.reshape(n_time * n_var, n_lat, n_lon), 0, -1)
+        c_in = 1 / jnp.sqrt(1 + sigma**2)
+        middle = n_time // 2
+        features = embed(sigma, context.hour[middle], context.day[middle])
+        return jnp.concatenate([image(c_in * x_sigma), image(g), self.statics], axis=-1), features
+
+    def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
+        g = self.gaussian.denoise(x_sigma, sigma)
+        f = self.net(*self.network_input(x_sigma, g, sigma, context))
+        f = jnp.moveaxis(f, -1, 0).reshape(x_sigma.shape)
+        return g + self.gaussian.spread(sigma) * f, Cost.of(evaluations=1)
+
+    def loss(
+        self,
+        x: Float[Array, "batch time variable lat lon"],
+        noise: Float[Array, "batch time variable lat lon"],
+        sigma: Float[Array, " batch"],
+        context: Context,
+        key: Key | None,
+    ) -> Scalar:
+        """Weighted squared error of a batch of windows, |F - (x - G) / c_out|^2 averaged over cells: the
+        weighting of Karras et al. (2022), with which an untrained network has a loss near 1 at every sigma.
+        `context` is batched too; `key` switches dropout on."""
+        x_sigma = x + sigma[:, None, None, None, None] * noise
+        g = jax.vmap(self.gaussian.denoise)(x_sigma, sigma)
+        target = (x - g) / jax.vmap(self.gaussian.spread)(sigma)[:, None, None, None, None]
+        images, features = jax.vmap(self.network_input)(x_sigma, g, sigma, context)
+        f = jnp.moveaxis(self.net(images, features, key), -1, 1).reshape(x.shape)
+        return jnp.mean((f - target) ** 2)

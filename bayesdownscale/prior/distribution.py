@@ -1,0 +1,132 @@
+"""The prior as a NumPyro distribution over fields in physical units."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import lax, random, vmap
+from numpyro.distributions import constraints
+from numpyro.util import is_prng_key
+
+from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
+from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField
+from bayesdownscale.prior.noise import NoiseLevels
+from bayesdownscale.prior.reverse_sde import reverse_sample
+from bayesdownscale.prior.standardise import Standardisation
+from bayesdownscale.prior.windows import WindowedDenoiser
+
+SAMPLE_BATCH = 16
+
+
+class FieldPrior(dist.Distribution):
+    """A prior over fields (time, variable, lat, lon) in physical units, given by its denoiser.
+
+    `denoiser` (of whole trajectories, standardised units), `standardisation`, `levels` of noise, and the
+    labels `coords`. `sample` integrates the reverse SDE with `steps` evaluations a draw; `log_prob` is not
+    available (`GaussianPrior` has it). Works in NumPyro programs, handlers, jit and vmap.
+    """
+
+    support = constraints.independent(constraints.real, 4)
+    pytree_data_fields = ("denoiser", "standardisation", "context")
+    pytree_aux_fields = ("levels", "coords", "steps")
+
+    def __init__(
+        self,
+        denoiser: AbstractDenoiser,
+        standardisation: Standardisation,
+        levels: NoiseLevels,
+        coords: Coords,
+        steps: int = 64,
+        *,
+        validate_args=None,
+    ):
+        self.denoiser, self.standardisation, self.levels = denoiser, standardisation, levels
+        self.coords, self.steps = coords, steps
+        self.context = Context.at(coords.times)
+        super().__init__(batch_shape=(), event_shape=coords.shape, validate_args=validate_args)
+
+    @property
+    def grid(self) -> Grid:
+        return self.coords.grid
+
+    @property
+    def times(self) -> np.ndarray:
+        return self.coords.times
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        return self.coords.variables
+
+    def sample(self, key, sample_shape=()):
+        assert is_prng_key(key)
+        n = int(np.prod(sample_shape))
+        fields = lax.map(self._draw, random.split(key, n), batch_size=min(n, SAMPLE_BATCH) or None)
+        return fields.reshape(*sample_shape, *self.event_shape)
+
+    def _draw(self, key):
+        sigmas = self.levels.levels(self.steps)
+        x, _ = reverse_sample(key, self.denoiser, self.context, sigmas, self.coords.shape)
+        return self.standardisation.backward(x, self.context)
+
+    def log_prob(self, value):
+        raise NotImplementedError(
+            "the log-density of a diffusion prior is not available; substitute the field or condition on it, "
+            "and use GaussianPrior where a density is needed"
+        )
+
+    def at(self, times: np.ndarray) -> "FieldPrior":
+        """The same prior over other `times` (n_time,) datetime64, spaced as in training."""
+        times = np.asarray(times, dtype="datetime64[ns]")
+        spacing, wanted = np.unique(np.diff(self.times)), np.unique(np.diff(times))
+        if wanted.size != 1 or wanted[0] != spacing[0]:
+            raise ValueError(
+                f"expected times spaced by {spacing[0] / np.timedelta64(1, 'h'):g} h as in training, got "
+                f"{[float(w / np.timedelta64(1, 'h')) for w in wanted]} h; ask for evenly spaced times"
+            )
+        if isinstance(self.denoiser, WindowedDenoiser) and times.size < self.denoiser.window:
+            raise ValueError(
+                f"expected at least {self.denoiser.window} times, the window of this prior, got {times.size}; "
+                "ask for a longer span and keep the hours you need"
+            )
+        coords = Coords(times, self.variables, self.grid)
+        return FieldPrior(self.denoiser, self.standardisation, self.levels, coords, self.steps)
+
+    def spanning(self, coarse_times: np.ndarray) -> "FieldPrior":
+        """The same prior over evenly spaced times from the first to the last of `coarse_times`, extended where
+        the prior's window is longer."""
+        step = np.diff(self.times)[0]
+        first, last = coarse_times.min(), coarse_times.max()
+        n = int((last - first) // step) + 1
+        if isinstance(self.denoiser, WindowedDenoiser):
+            n = max(n, self.denoiser.window)
+        return self.at(first + step * np.arange(n))
+
+
+class GaussianPrior(FieldPrior):
+    """The exact Gaussian case: `sample` is exact, `log_prob` is closed form. `field` in standardised units."""
+
+    pytree_data_fields = ("field",)
+
+    def __init__(
+        self,
+        field: GaussianField,
+        standardisation: Standardisation,
+        levels: NoiseLevels,
+        coords: Coords,
+        *,
+        validate_args=None,
+    ):
+        self.field = field
+        super().__init__(GaussianDenoiser(field), standardisation, levels, coords, validate_args=validate_args)
+
+    def _draw(self, key):
+        return self.standardisation.backward(self.field.draw(key), self.context)
+
+    def log_prob(self, value):
+        n_time, _, n_lat, n_lon = self.event_shape
+        log_scale = n_time * n_lat * n_lon * jnp.sum(jnp.log(self.standardisation.scale))
+
+        def one(x):
+            return self.field.log_prob(self.standardisation.forward(x, self.context)) - log_scale
+
+        return vmap(one)(value.reshape(-1, *self.event_shape)).reshape(value.shape[:-4])

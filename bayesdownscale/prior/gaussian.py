@@ -1,0 +1,164 @@
+"""The exact case: a Gaussian space-time field, its denoiser, its draws and its posterior under linear data.
+
+Every method of the package is tested against this file.
+"""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesdownscale._types import Field, Key, Scalar
+from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+
+
+def matern(distance: np.ndarray, length: float, nu: float) -> np.ndarray:
+    """Matern correlation for nu = 1/2 (exponential), 3/2 or 5/2; `distance` and `length` in the same unit
+    (Rasmussen and Williams 2006, eq. 4.14)."""
+    r = np.asarray(distance, dtype=np.float64) * (math.sqrt(2 * nu) / length)
+    polynomial = {0.5: lambda r: 1.0, 1.5: lambda r: 1 + r, 2.5: lambda r: 1 + r + r**2 / 3}
+    if nu not in polynomial:
+        raise ValueError(f"expected nu of 0.5, 1.5 or 2.5, got {nu}; other orders have no closed form here")
+    return polynomial[nu](r) * np.exp(-r)
+
+
+class GaussianField(eqx.Module):
+    """A zero-mean Gaussian field with covariance diagonal in spatial modes, then in time within each mode:
+
+        Sigma = sum_k u_k u_k^T (x) Q_k diag(variances_k) Q_k^T + residual (I - sum_k u_k u_k^T) (x) I
+
+    `modes` u_k (mode, variable, lat, lon), orthonormal; `bases` Q_k (mode or 1, time, time), orthogonal (one
+    basis for all modes when the covariance is separable); `variances` (mode, time); `residual` variance of
+    whatever the modes leave out. Every function of Sigma is one spectral function of these numbers.
+    """
+
+    modes: Float[Array, "mode variable lat lon"]
+    bases: Float[Array, "basis time time"]
+    variances: Float[Array, "mode time"]
+    residual: Scalar
+
+    @staticmethod
+    def separable(cov_time: np.ndarray, cov_space: np.ndarray, shape: tuple[int, int, int]) -> "GaussianField":
+        """Covariance cov_time (time, time) (x) cov_space (cells, cells), with cells = variable x lat x lon
+        in row-major order and `shape` = (variable, lat, lon)."""
+        var_t, basis = np.linalg.eigh(np.asarray(cov_time, np.float64))
+        var_s, modes = np.linalg.eigh(np.asarray(cov_space, np.float64))
+        variances = np.clip(var_s, 0, None)[:, None] * np.clip(var_t, 0, None)[None, :]
+        return GaussianField(
+            jnp.asarray(modes.T.reshape(-1, *shape), jnp.float32),
+            jnp.asarray(basis[None], jnp.float32),
+            jnp.asarray(variances, jnp.float32),
+            jnp.zeros((), jnp.float32),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.bases.shape[-1], *self.modes.shape[1:])
+
+    def spectral(self, phi: Callable[[Array], Array], x: Field) -> Field:
+        """phi(Sigma) x for a function phi of the eigenvalues."""
+        flat = x.reshape(x.shape[0], -1)
+        modes = self.modes.reshape(self.modes.shape[0], -1)
+        coefficients = jnp.einsum("ks,ts->kt", modes, flat)
+        scaled = phi(self.variances) * jnp.einsum("ktj,kt->kj", self._bases(), coefficients)
+        inside = jnp.einsum("ktj,kj->kt", self._bases(), scaled)
+        outside = phi(self.residual)
+        result = outside * flat + jnp.einsum("ks,kt->ts", modes, inside - outside * coefficients)
+        return result.reshape(x.shape)
+
+    def _bases(self) -> Float[Array, "mode time time"]:
+        return jnp.broadcast_to(self.bases, (self.modes.shape[0], *self.bases.shape[1:]))
+
+    def covariance(self, x: Field) -> Field:
+        """Sigma x."""
+        return self.spectral(lambda v: v, x)
+
+    def draw(self, key: Key) -> Field:
+        """One draw from N(0, Sigma)."""
+        return self.spectral(jnp.sqrt, jax.random.normal(key, self.shape))
+
+    def denoise(self, x_sigma: Field, sigma: Scalar) -> Field:
+        """E[x | x_sigma] = Sigma (Sigma + sigma^2)^-1 x_sigma, the Wiener filter."""
+        return self.spectral(lambda v: v / (v + sigma**2), x_sigma)
+
+    def spread(self, sigma: Scalar) -> Scalar:
+        """Root mean over cells of the variance of x given x_sigma."""
+        outside = (math.prod(self.modes.shape[1:]) - self.modes.shape[0]) * self.shape[0]
+        shrunk = lambda v: v * sigma**2 / (v + sigma**2)
+        total = jnp.sum(shrunk(self.variances)) + outside * shrunk(self.residual)
+        return jnp.sqrt(total / math.prod(self.shape))
+
+    def log_prob(self, x: Field) -> Scalar:
+        """log N(x; 0, Sigma); needs every variance to be positive."""
+        outside = (math.prod(self.modes.shape[1:]) - self.modes.shape[0]) * self.shape[0]
+        log_det = jnp.sum(jnp.log(self.variances))
+        if outside:
+            log_det = log_det + outside * jnp.log(self.residual)
+        safe_inverse = lambda v: 1 / jnp.where(v > 0, v, 1.0)
+        quadratic = jnp.sum(x * self.spectral(safe_inverse, x))
+        return -0.5 * (quadratic + log_det + x.size * math.log(2 * math.pi))
+
+
+class GaussianDenoiser(AbstractDenoiser):
+    """The exact denoiser of a Gaussian field, in standardised units (zero mean)."""
+
+    field: GaussianField
+
+    def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
+        return self.field.denoise(x_sigma, sigma), Cost.of(evaluations=1)
+
+
+class GaussianPosterior(eqx.Module):
+    """p(x | y) for x ~ N(0, Sigma) and y = A x + noise, noise ~ N(0, diag(noise_variance)): exact.
+
+    `observe` is the linear map A from a field to a vector (n_obs,); `y` (n_obs,). Mean and draws by Matheron's
+    rule (Journel and Huijbregts 1978; Wilson et al. 2020, arXiv 2002.09309): x + Sigma A^T S^-1 (y - A x - e),
+    S = A Sigma A^T + R, factorised once (n_obs^2 memory).
+    """
+
+    prior: GaussianField
+    observe: Callable[[Field], Float[Array, " obs"]]
+    y: Float[Array, " obs"]
+    noise_variance: Float[Array, " obs"]
+    factor: Float[Array, "obs obs"]
+
+    def __init__(self, prior: GaussianField, observe, y: Array, noise_variance: Array):
+        self.prior, self.observe, self.y = prior, observe, y
+        self.noise_variance = jnp.broadcast_to(noise_variance, y.shape)
+        column = lambda e: observe(prior.covariance(self._adjoint(e)))
+        gram = jax.lax.map(column, jnp.eye(y.size, dtype=y.dtype), batch_size=32)
+        self.factor = jnp.linalg.cholesky((gram + gram.T) / 2 + jnp.diag(self.noise_variance))
+
+    def _adjoint(self, e: Array) -> Field:
+        zero = jax.ShapeDtypeStruct(self.prior.shape, e.dtype)
+        return jax.linear_transpose(self.observe, zero)(e)[0]
+
+    def gain(self, innovation: Float[Array, " obs"]) -> Field:
+        """Sigma A^T S^-1 innovation."""
+        weights = jax.scipy.linalg.cho_solve((self.factor, True), innovation)
+        return self.prior.covariance(self._adjoint(weights))
+
+    def mean(self) -> Field:
+        return self.gain(self.y)
+
+    def covariance(self, v: Field) -> Field:
+        """Cov[x | y] v."""
+        prior_v = self.prior.covariance(v)
+        return prior_v - self.gain(self.observe(prior_v))
+
+    def draw(self, key: Key) -> Field:
+        """One exact draw from p(x | y)."""
+        k_field, k_noise = jax.random.split(key)
+        x = self.prior.draw(k_field)
+        noise = jnp.sqrt(self.noise_variance) * jax.random.normal(k_noise, self.y.shape)
+        return x + self.gain(self.y - self.observe(x) - noise)
+
+    def log_evidence(self) -> Scalar:
+        """log p(y)."""
+        half = jax.scipy.linalg.solve_triangular(self.factor, self.y, lower=True)
+        log_det = 2 * jnp.sum(jnp.log(jnp.diag(self.factor)))
+        return -0.5 * (half @ half + log_det + self.y.size * math.log(2 * math.pi))

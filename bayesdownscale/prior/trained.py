@@ -1,0 +1,212 @@
+"""From training data to a folder that holds a prior, and from that folder to the prior."""
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesdownscale.data.grid import Coords, Fields, Grid, Variable
+from bayesdownscale.prior import checkpoint as ckpt
+from bayesdownscale.prior.denoiser import Context
+from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
+from bayesdownscale.prior.fit_gaussian import fit_gaussian
+from bayesdownscale.prior.gaussian import GaussianField
+from bayesdownscale.prior.network import UNet, UNetConfig
+from bayesdownscale.prior.noise import NoiseLevels
+from bayesdownscale.prior.standardise import Standardisation, fit_standardisation
+from bayesdownscale.prior.training import (
+    Progress,
+    TrainingConfig,
+    TrainingState,
+    Windows,
+    finish,
+    start,
+    train,
+    window_starts,
+)
+from bayesdownscale.prior.windows import WindowedDenoiser
+
+PRIOR, STATE = "prior", "training"
+
+
+def static_channels(standardisation: Standardisation, grid: Grid, extra: np.ndarray | None) -> np.ndarray:
+    """What the network is told of each cell: position, climatology (its mean and daily cycle tell land from
+    sea and high from low) and `extra` fields (lat, lon, n), each with mean 0 and variance 1: (lat, lon, n)."""
+    lat, lon = np.meshgrid(grid.lat, grid.lon, indexing="ij")
+    climate = np.asarray(standardisation.coefficients[:5]).reshape(-1, *grid.shape)
+    channels = [lat, lon, *climate] + ([] if extra is None else list(np.moveaxis(extra, -1, 0)))
+    stacked = np.stack(channels, axis=-1).astype(np.float64)
+    spread = stacked.std((0, 1))
+    return ((stacked - stacked.mean((0, 1))) / np.where(spread > 0, spread, 1)).astype(np.float32)
+
+
+def train_prior(
+    fields: Fields,
+    folder: str | Path,
+    *,
+    window: int = 25,
+    stride: int | None = None,
+    network: UNetConfig | None = None,
+    training: TrainingConfig | None = None,
+    statics: np.ndarray | None = None,
+    validation_share: float = 1 / 8,
+    n_modes: int = 200,
+    provenance: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> FieldPrior:
+    """Train a prior on `fields` and write it to `folder`; started again, it resumes and ends bit-identical.
+
+    `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
+    trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
+    example orography and land-sea mask. `provenance` is stored. Raises `ValueError` for data that cannot be
+    trained on, `CheckpointError` where `folder` holds another run.
+    """
+    folder, network, training = Path(folder), network or UNetConfig(), training or TrainingConfig()
+    values, times = fields.values, fields.times
+    missing = ~np.isfinite(values).all(axis=(1, 2, 3))
+    if missing.all():
+        raise ValueError(f"{fields.source}: every time step has missing values; fill them or crop the grid")
+    context = Context.at(times)
+    clean = values[~missing], Context(context.hour[~missing], context.day[~missing])
+    standardisation, anomalies = fit_standardisation(*clean)
+    whole = np.zeros(values.shape, np.float32)
+    whole[~missing] = anomalies
+    n_train = int(round(times.size * (1 - validation_share)))
+    part = lambda lo, hi: lo + window_starts(times[lo:hi], window, ~missing[lo:hi])
+    train_starts, valid_starts = part(0, n_train), part(n_train, times.size)
+    breaks = np.flatnonzero(np.diff(times[:n_train][~missing[:n_train]]) != np.diff(times)[0]) + 1
+    edges = [0, *breaks.tolist(), int((~missing[:n_train]).sum())]
+    spans = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, n_modes=n_modes)
+    largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
+    levels = NoiseLevels(0.02, 2.0 * largest)
+    channels = static_channels(standardisation, fields.grid, statics)
+    n_in, n_out = DiffusionDenoiser.n_channels(gaussian, channels.shape[-1])
+    net = UNet(n_in, n_out, network, key=jax.random.key(training.seed))
+    denoiser = DiffusionDenoiser(gaussian, net, jnp.asarray(channels))
+    fingerprint = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+    run = {"network": network.to_json(), "training": training.to_json(), "window": window, "data": fingerprint}
+
+    state = start(denoiser, training)
+    if (folder / f"{STATE}.json").exists():
+        record = ckpt.load_description(folder, STATE)
+        if record["run"] != run:
+            raise ckpt.CheckpointError(
+                f"{folder}: holds a training run with other settings or data; choose another folder"
+            )
+        file, arrays = ckpt.load_arrays(folder, record)
+        state = ckpt.unflatten(state, arrays, file)
+
+    def description(state: TrainingState, linear_loss: float | None) -> dict[str, Any]:
+        return {
+            "window": window,
+            "stride": stride or max(window // 2, 1),
+            "step_seconds": int(np.diff(times)[0] / np.timedelta64(1, "s")),
+            "start": str(times[0]),
+            "variables": [dataclasses.asdict(v) for v in fields.variables],
+            "grid": {k: getattr(fields.grid, k).tolist() for k in ("lat", "lon", "lat_bounds", "lon_bounds")},
+            "levels": {"sigma_min": levels.sigma_min, "sigma_max": levels.sigma_max},
+            "architecture": {
+                "network": network.to_json(),
+                "modes": gaussian.modes.shape[0],
+                "statics": channels.shape[-1],
+                "harmonics": standardisation.coefficients.shape[0],
+            },
+            "provenance": {
+                "source": fields.source,
+                "data_sha256": fingerprint,
+                "first_time": str(times[0]),
+                "last_time": str(times[-1]),
+                "time_steps": int(times.size),
+                "training": training.to_json(),
+                "steps_done": int(state.step),
+                "best_step": int(state.best_step),
+                "validation_loss": float(state.best_loss),
+                "linear_validation_loss": linear_loss,
+                "versions": {p: version(p) for p in ("jax", "equinox", "optax")},
+                "python": sys.version.split()[0],
+                **(provenance or {}),
+            },
+        }
+
+    def on_validation(state: TrainingState, progress: Progress) -> None:
+        best = (finish(denoiser, state), standardisation)
+        ckpt.save_checkpoint(folder, PRIOR, description(state, progress.linear_loss), best)
+        ckpt.save_checkpoint(folder, STATE, {"run": run}, state)
+        on_progress(progress)
+
+    as_windows = lambda starts: Windows(whole, context, starts)
+    train(
+        denoiser, levels, as_windows(train_starts), as_windows(valid_starts), training, state,
+        on_validation, on_step,
+    )  # fmt: skip
+    return load_prior(folder)
+
+
+def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]:
+    """The tree of a checkpoint, shapes only."""
+    window, arch = record["window"], record["architecture"]
+    n_var, n_lat, n_lon = len(record["variables"]), len(record["grid"]["lat"]), len(record["grid"]["lon"])
+    network = UNetConfig(**{**arch["network"], "widths": tuple(arch["network"]["widths"])})
+
+    def build():
+        modes = arch["modes"]
+        gaussian = GaussianField(
+            jnp.zeros((modes, n_var, n_lat, n_lon)),
+            jnp.zeros((modes, window, window)),
+            jnp.zeros((modes, window)),
+            jnp.zeros(()),
+        )
+        n_in, n_out = DiffusionDenoiser.n_channels(gaussian, arch["statics"])
+        net = UNet(n_in, n_out, network, key=jax.random.key(0))
+        denoiser = DiffusionDenoiser(gaussian, net, jnp.zeros((n_lat, n_lon, arch["statics"])))
+        cells = (n_var, n_lat, n_lon)
+        return denoiser, Standardisation(jnp.zeros((arch["harmonics"], *cells)), jnp.ones(n_var))
+
+    return eqx.filter_eval_shape(build)
+
+
+def load_prior(folder: str | Path, times: np.ndarray | None = None, steps: int = 64) -> FieldPrior:
+    """The prior stored in `folder`, over `times` (default: one window from the start of its training data).
+
+    Raises `CheckpointError`, naming the file, for anything missing, truncated, altered or of another format.
+    """
+    denoiser, standardisation, record = _load(Path(folder))
+    grid = Grid(**{k: np.asarray(v) for k, v in record["grid"].items()})
+    variables = tuple(Variable(**v) for v in record["variables"])
+    step = np.timedelta64(record["step_seconds"], "s").astype("timedelta64[ns]")
+    default = np.datetime64(record["start"], "ns") + step * np.arange(record["window"])
+    windowed = WindowedDenoiser(denoiser, record["window"], record["stride"])
+    coords = Coords(default, variables, grid)
+    prior = FieldPrior(windowed, standardisation, NoiseLevels(**record["levels"]), coords, steps)
+    return prior if times is None else prior.at(times)
+
+
+def load_gaussian_prior(folder: str | Path) -> GaussianPrior:
+    """The Gaussian that the network of this prior corrects: the kriging prior, over one window, exact."""
+    prior = load_prior(folder)
+    assert isinstance(prior.denoiser, WindowedDenoiser)
+    inner = prior.denoiser.inner
+    assert isinstance(inner, DiffusionDenoiser)
+    return GaussianPrior(inner.gaussian, prior.standardisation, prior.levels, prior.coords)
+
+
+def _load(folder: Path) -> tuple[DiffusionDenoiser, Standardisation, dict[str, Any]]:
+    record = ckpt.load_description(folder, PRIOR)
+    try:
+        template = _shapes(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ckpt.CheckpointError(f"{folder / 'prior.json'}: altered, {error!r} is wrong or missing") from None
+    file, arrays = ckpt.load_arrays(folder, record)
+    denoiser, standardisation = ckpt.unflatten(template, arrays, file)
+    return denoiser, standardisation, record

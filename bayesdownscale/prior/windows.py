@@ -1,0 +1,53 @@
+"""Windows: a denoiser of short windows composed into a denoiser of a trajectory of any length."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesdownscale._types import Field, Scalar
+from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+
+
+def window_layout(length: int, window: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First steps of the windows (n_windows,), and for each of `length` time steps the window it is taken
+    from and its place inside that window, (length,) each.
+
+    Windows start every `stride` steps; the last one is moved back to end with the trajectory. A step is taken
+    from the window whose middle is nearest, so a margin of about (window - stride) / 2 steps on either side of
+    a window is only context, except at the ends of the trajectory.
+    """
+    if not 1 <= stride <= window:
+        raise ValueError(f"expected a stride between 1 and the window of {window} steps, got {stride}")
+    if length < window:
+        raise ValueError(
+            f"expected a trajectory of at least {window} time steps, the window of this prior, got {length}; "
+            "ask for a longer span and keep the hours you need"
+        )
+    starts = np.unique(np.append(np.arange(0, length - window, stride), length - window))
+    middles = starts + (window - 1) / 2
+    chosen = np.argmin(np.abs(np.arange(length)[:, None] - middles), axis=1)
+    return starts, chosen, np.arange(length) - starts[chosen]
+
+
+class WindowedDenoiser(AbstractDenoiser):
+    """D of a trajectory from D of its windows: every window is denoised with the others in one batch, and each
+    time step is taken from the window in which it lies most centrally (Schmidt et al. 2025, arXiv 2412.15361,
+    who keep one centre step of every stride-1 window; a stride > 1 costs window / stride instead).
+
+    What a step far outside its window knows about it is lost: exact when the process is Markov and the margin
+    covers its memory at the given noise level, otherwise an approximation that grows with sigma.
+    """
+
+    inner: AbstractDenoiser
+    window: int = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
+
+    def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
+        starts, chosen, place = window_layout(x_sigma.shape[0], self.window, self.stride)
+        if starts.size == 1:
+            return self.inner.evaluate(x_sigma, sigma, context)
+        index = starts[:, None] + np.arange(self.window)
+        contexts = Context(context.hour[index], context.day[index])
+        denoised = jax.vmap(self.inner, (0, None, 0))(x_sigma[index], sigma, contexts)
+        return denoised[jnp.asarray(chosen), jnp.asarray(place)], Cost.of(evaluations=1)
