@@ -1,0 +1,83 @@
+"""Bayesian downscaling of climate models: a diffusion prior, a NumPyro likelihood, a calibrated posterior.
+
+    prior = bd.load_prior()                            p(x), a NumPyro distribution over fine fields
+    H = bd.area_mean(...) @ bd.snapshots(...)          what a coarse model sees of them
+    posterior = bd.GuidedSDE(model).run(key, y=coarse, draws=64)
+    bd.report(posterior.to_datatree(), "report.html")
+
+Names are imported when first used, so that `import bayesdownscale` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayesdownscale.data.coarse import check_overlap, open_coarse
+    from bayesdownscale.data.datasets import era5_uk
+    from bayesdownscale.data.errors import DataError
+    from bayesdownscale.data.grid import Coords, Grid, Variable
+    from bayesdownscale.data.fields import Fields
+    from bayesdownscale.data.read import open_fields
+    from bayesdownscale.data.write import to_cf, write_atomic
+    from bayesdownscale.diagnostics.report import report
+    from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, time_mean
+    from bayesdownscale.likelihood.program import Program, ProgramError
+    from bayesdownscale.posterior.batches import draw_keys, in_batches
+    from bayesdownscale.posterior.exact import ExactGaussian
+    from bayesdownscale.posterior.guidance import SDA, MomentMatching, SeedRule
+    from bayesdownscale.posterior.guided import GuidedSDE, coarse_residual, read_model, source_of
+    from bayesdownscale.posterior.likelihood import LinearGaussianLikelihood, ProgramLikelihood
+    from bayesdownscale.posterior.result import Posterior, provenance
+    from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
+    from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
+    from bayesdownscale.prior.gaussian import GaussianField, GaussianPosterior, matern
+    from bayesdownscale.prior.network import UNetConfig
+    from bayesdownscale.prior.noise import NoiseLevels
+    from bayesdownscale.prior.reverse_sde import reverse_sample, reverse_terms
+    from bayesdownscale.prior.solver import ExponentialMultistep
+    from bayesdownscale.prior.standardise import Standardisation
+    from bayesdownscale.prior.trained import load_gaussian_prior, load_prior, train_prior
+    from bayesdownscale.prior.training import TrainingConfig
+
+_HOME = {
+    "data.coarse": ("check_overlap", "open_coarse"),
+    "data.datasets": ("era5_uk",),
+    "data.errors": ("DataError",),
+    "data.fields": ("Fields",),
+    "data.grid": ("Coords", "Grid", "Variable"),
+    "data.read": ("open_fields",),
+    "data.write": ("to_cf", "write_atomic"),
+    "diagnostics.report": ("report",),
+    "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "time_mean"),
+    "likelihood.program": ("Program", "ProgramError"),
+    "posterior.batches": ("draw_keys", "in_batches"),
+    "posterior.exact": ("ExactGaussian",),
+    "posterior.guidance": ("SDA", "MomentMatching", "SeedRule"),
+    "posterior.guided": ("GuidedSDE", "coarse_residual", "read_model", "source_of"),
+    "posterior.likelihood": ("LinearGaussianLikelihood", "ProgramLikelihood"),
+    "posterior.result": ("Posterior", "provenance"),
+    "prior.denoiser": ("AbstractDenoiser", "Context"),
+    "prior.distribution": ("FieldPrior", "GaussianPrior"),
+    "prior.gaussian": ("GaussianField", "GaussianPosterior", "matern"),
+    "prior.network": ("UNetConfig",),
+    "prior.noise": ("NoiseLevels",),
+    "prior.reverse_sde": ("reverse_sample", "reverse_terms"),
+    "prior.solver": ("ExponentialMultistep",),
+    "prior.standardise": ("Standardisation",),
+    "prior.trained": ("load_gaussian_prior", "load_prior", "train_prior"),
+    "prior.training": ("TrainingConfig",),
+}
+_HOME_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'bayesdownscale' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"bayesdownscale.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

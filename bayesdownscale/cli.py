@@ -1,42 +1,268 @@
 """The command line. Thin: it parses, calls and prints; heavy packages are imported inside the commands."""
 
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
+EXPECTED = (ValueError, FileExistsError, FileNotFoundError, FloatingPointError, PermissionError)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class OneSentence(click.Group):
+    """A group whose commands end bad input with one sentence and exit code 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EXPECTED as error:
+            raise click.ClickException(" ".join(str(error).split())) from None
+
+
+@click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="bayesdownscale")
 def main() -> None:
     """Bayesian downscaling: a diffusion prior, a NumPyro likelihood, a calibrated posterior."""
 
 
-@main.command()
-@click.argument("data", type=str)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the prior.")
-@click.option("--steps", default=20_000, show_default=True)
-@click.option("--batch", default=16, show_default=True)
+path = click.Path(path_type=Path)
+seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+@main.command(epilog="Example: bayesdownscale train era5-uk --out prior --steps 5000")
+@click.argument("data")
+@click.option("--out", type=path, required=True, help="Folder of the prior; an unfinished run there goes on.")
+@click.option("--variable", "variables", multiple=True, help="Variable to learn (repeat; default: all).")
+@click.option("--static", type=path, help="NetCDF of fields (lat, lon) such as orography and land-sea mask.")
 @click.option("--window", default=25, show_default=True, help="Time steps seen at once.")
-@click.option("--widths", default="32,64,96", show_default=True)
-@click.option("--blocks", default=2, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True)
-@click.option("--dropout", default=0.1, show_default=True)
-@click.option("--weight-decay", default=0.05, show_default=True)
-@click.option("--validate-every", default=250, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-def train(data, out, steps, batch, window, widths, blocks, learning_rate, dropout, weight_decay, validate_every, seed):
-    """Train a prior."""
+@click.option("--widths", default="32,64,96", show_default=True, help="Channels of each level of the network.")
+@click.option("--blocks", default=1, show_default=True, help="Residual blocks a level.")
+@click.option("--dropout", default=0.2, show_default=True)
+@click.option("--steps", default=5000, show_default=True, help="Training steps at most.")
+@click.option("--batch", default=16, show_default=True, help="Windows a step.")
+@click.option("--learning-rate", default=5e-4, show_default=True)
+@click.option("--weight-decay", default=0.1, show_default=True)
+@click.option("--validate-every", default=250, show_default=True, help="Steps between validations (and saves).")
+@seed_option
+def train(data, out, variables, static, window, widths, blocks, dropout, steps, batch, learning_rate,
+          weight_decay, validate_every, seed):  # fmt: skip
+    """Train a prior on DATA: NetCDF, Zarr or GRIB with dimensions time, lat, lon, or the name era5-uk."""
     from bayesdownscale.data.datasets import era5_uk, split
+    from bayesdownscale.data.read import open_fields
+    from bayesdownscale.data.results import open_statics
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.trained import train_prior
-    from bayesdownscale.prior.training import TrainingConfig
-    import sys
-    fields, _ = split(era5_uk())
-    train_prior(fields, out, window=window,
-        network=UNetConfig(widths=tuple(map(int, widths.split(","))), blocks=blocks, dropout=dropout),
-        training=TrainingConfig(steps=steps, batch=batch, learning_rate=learning_rate, weight_decay=weight_decay, validate_every=validate_every, seed=seed),
-        provenance={"command": "bayesdownscale " + " ".join(sys.argv[1:])},
-        on_progress=lambda p: print(p, flush=True))
+    from bayesdownscale.prior.training import Progress, TrainingConfig
 
-if __name__ == "__main__":
-    main()
+    fields = split(era5_uk())[0] if data == "era5-uk" else open_fields(data, list(variables) or None)
+    settings = TrainingConfig(
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        validate_every=validate_every,
+        seed=seed,
+    )
+
+    with progress_bar("training", steps) as advance:
+
+        def report(p: Progress) -> None:
+            better = 100 * (1 - p.best_loss / p.linear_loss)
+            advance.note(f"validation {p.validation_loss:.4f}, best {better:+.1f} % on the linear denoiser")
+
+        train_prior(
+            fields,
+            out,
+            window=window,
+            network=UNetConfig(tuple(int(w) for w in widths.split(",")), blocks, dropout=dropout),
+            training=settings,
+            statics=None if static is None else open_statics(static, fields.grid),
+            provenance={"command": command_line(out)},
+            on_progress=report,
+            on_step=advance,
+        )
+    click.echo(f"prior written to {out}")
+
+
+@main.command(epilog="Example: bayesdownscale downscale esm.nc --out posterior.zarr --set sigma=0.05")
+@click.argument("coarse", type=path)
+@click.option("--out", type=path, required=True, help="Posterior, an ArviZ DataTree: .zarr or .nc.")
+@click.option("--cf", type=path, help="Also the members as CF NetCDF or Zarr with a realization dimension.")
+@click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior (default: the shipped one).")
+@click.option("--model", default="area_mean", show_default=True, help="Program in models/, or a path.")
+@click.option("--inference", help="Recipe in inference/, or a path (default: the engine's guided SDE).")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Fix an argument of the model.")
+@click.option("--members", default=16, show_default=True, help="Draws.")
+@click.option("--steps", default=32, show_default=True, help="Evaluations of the network a draw.")
+@click.option("--batch", default=8, show_default=True, help="Draws in memory at once.")
+@seed_option
+@overwrite_option
+def downscale(coarse, out, cf, prior_folder, model, inference, settings, members, steps, batch, seed, overwrite):
+    """Draw fine fields given COARSE, a NetCDF, Zarr or GRIB file of coarse fields."""
+    from bayesdownscale.data.coarse import open_coarse
+    from bayesdownscale.data.write import check_output
+    from bayesdownscale.prior.trained import load_prior
+
+    for output in filter(None, (out, cf)):
+        check_output(output, overwrite)
+    prior = load_prior(prior_folder)
+    fields = open_coarse(coarse, prior)
+    study = Study(prior.spanning(fields.times), fields, model, parse_settings(settings))
+    tree = study.run(out, inference, members, steps, batch, seed)
+    study.write(tree, out, cf, overwrite)
+    click.echo(f"{members} members written to {out}")
+
+
+@main.command(epilog="Example: bayesdownscale report posterior.zarr --truth fine.nc --out report.html")
+@click.argument("posterior", type=path)
+@click.option("--out", type=path, default=Path("report.html"), show_default=True)
+@click.option("--truth", type=path, help="Fine fields to score against.")
+@overwrite_option
+def report(posterior, out, truth, overwrite):
+    """Judge a POSTERIOR: one HTML file and a JSON file with every number beside it."""
+    from bayesdownscale.data.results import open_posterior, open_truth
+    from bayesdownscale.diagnostics.report import report as write_report
+
+    tree = open_posterior(posterior)
+    known = None if truth is None else open_truth(truth, tree)
+    click.echo(f"report written to {write_report(tree, out, truth=known, overwrite=overwrite)}")
+
+
+@main.command(epilog="Example: bayesdownscale demo --out demo")
+@click.option("--out", type=path, default=Path("demo"), show_default=True, help="Folder for the results.")
+@click.option(
+    "--data",
+    type=click.Choice(["prior", "era5-uk"]),
+    default="prior",
+    show_default=True,
+    help="Truth: a draw from the shipped prior, or a day of the ERA5 test week.",
+)
+@click.option("--members", default=16, show_default=True, help="Draws.")
+@click.option("--steps", default=32, show_default=True, help="Evaluations of the network a draw.")
+@seed_option
+@overwrite_option
+def demo(out, data, members, steps, seed, overwrite):
+    """Downscale one day of UK temperature, 8 x 8 blocks every 6 hours, and judge it against the truth."""
+    from bayesdownscale.demo import demo_truth
+    from bayesdownscale.data.write import check_output, write_atomic
+    from bayesdownscale.diagnostics.report import report as write_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("truth.nc", "coarse.nc", "posterior.zarr", "report.html"):
+        check_output(out / name, overwrite)
+    click.echo("making the truth and its coarse view")
+    prior, truth, coarse, noise_sd = demo_truth(data, seed)
+    write_atomic(truth.to_dataset(), out / "truth.nc", overwrite)
+    write_atomic(coarse.to_dataset(), out / "coarse.nc", overwrite)
+    study = Study(prior, coarse, "area_mean", {"sigma": noise_sd})
+    tree = study.run(out / "posterior.zarr", None, members, steps, 8, seed)
+    study.write(tree, out / "posterior.zarr", None, overwrite)
+    page = write_report(tree, out / "report.html", truth=truth, overwrite=overwrite)
+    click.echo(f"posterior written to {out / 'posterior.zarr'}, report to {page}")
+
+
+@main.command(epilog="Example: bayesdownscale new my_study")
+@click.argument("study", type=path)
+def new(study):
+    """Copy the programs (models/, inference/) into a folder STUDY of your own, with a script to start from."""
+    from bayesdownscale.recipes import copy_recipes
+
+    copy_recipes(study)
+    click.echo(f"study written to {study}; start with {study / 'study.py'}")
+
+
+class Study:
+    """What `downscale` and `demo` share: a prior, coarse fields, and a program by name."""
+
+    def __init__(self, prior, coarse, model: str, settings: dict[str, Any]):
+        from bayesdownscale.likelihood.operators import area_mean, snapshots
+        from bayesdownscale.recipes import find_recipe, load_recipe
+
+        self.prior, self.coarse, self.settings = prior, coarse, settings
+        self.operator = area_mean(prior.grid, coarse.grid) @ snapshots(prior.times, coarse.times)
+        self.model = load_recipe(find_recipe("models", model)).model
+
+    def run(self, out: Path, inference: str | None, members: int, steps: int, batch: int, seed: int):
+        """The posterior as a DataTree; finished batches wait in a folder beside `out` until it is written."""
+        import jax
+
+        from bayesdownscale.posterior.guided import GuidedSDE
+        from bayesdownscale.recipes import find_recipe, load_recipe
+
+        key, arguments = jax.random.key(seed), (self.prior, self.operator)
+        data = {"y": self.coarse, **self.settings}
+        with progress_bar("drawing members", members) as advance:
+            if inference is None:
+                sampler = GuidedSDE(self.model, steps=steps, batch=batch)
+                result = sampler.run(key, *arguments, draws=members, on_batch=advance, keep=unfinished(out), **data)
+                tree = result.to_datatree()
+            else:
+                recipe = load_recipe(find_recipe("inference", inference))
+                tree = recipe.run(key, self.model, *arguments, draws=members, on_batch=advance, **data)
+        tree.attrs.update(seed=seed, command=command_line(out), source=self.coarse.source)
+        return tree
+
+    def write(self, tree, out: Path, cf: Path | None, overwrite: bool) -> None:
+        import numpy as np
+
+        from bayesdownscale.data.write import to_cf, write_atomic
+        from bayesdownscale.posterior.batches import forget
+
+        write_atomic(tree, out, overwrite)
+        if cf is not None:
+            members = {v.name: np.asarray(tree["posterior"][v.name])[0] for v in self.prior.variables}
+            write_atomic(to_cf(members, self.prior.coords, dict(tree.attrs)), cf, overwrite)
+        forget(unfinished(out))
+
+
+def unfinished(out: Path) -> Path:
+    """Where the finished members of an unfinished run wait."""
+    return out.parent / f".{out.name}.unfinished"
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs; numbers become numbers."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"expected --set NAME=VALUE, got {setting!r}")
+        try:
+            parsed[name] = float(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed
+
+
+def command_line(out: Path) -> str:
+    """The command as it was typed, with the output's name in place of its path."""
+    words = [out.name if word == str(out) else word for word in sys.argv[1:]]
+    return shlex.join(["bayesdownscale", *words])
+
+
+class Advance:
+    """A progress bar's handle: call it with the work done so far; `note` sets the text beside it."""
+
+    def __init__(self, set_done: Callable[[int], None], set_note: Callable[[str], None]):
+        self._set_done, self.note = set_done, set_note
+
+    def __call__(self, done: int) -> None:
+        self._set_done(done)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Advance]:
+    """A progress bar on standard error with time spent and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield Advance(
+            lambda done: bar.update(task, completed=done), lambda text: bar.update(task, description=text)
+        )

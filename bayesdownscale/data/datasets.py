@@ -8,7 +8,7 @@ import numpy as np
 import pooch
 
 from .errors import DataError
-from .grid import Fields
+from .fields import Fields
 from .read import open_fields
 
 DATA_VARIABLE = "BAYESDOWNSCALE_DATA"

@@ -1,47 +1,17 @@
 """Where and what a field is: the grid, the variables and the times. Labels live here, arrays elsewhere."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .edges import edges_from_centres
 
 if TYPE_CHECKING:
     import xarray as xr
 
 EARTH_RADIUS_KM = 6371.0
 OVERLAP_TOLERANCE = 1e-6  # degrees
-FILL_VALUE = np.float32(1e20)  # what stands for a missing value in files, as in CMIP
-
-
-def edges_from_centres(centres: np.ndarray) -> np.ndarray:
-    """Cell edges (n + 1,) half-way between cell centres (n,), the outer cells as wide as their neighbours."""
-    centres = np.asarray(centres, dtype=np.float64)
-    if centres.ndim != 1 or centres.size < 2:
-        raise ValueError(
-            f"expected at least two cell centres along an axis to find cell edges, got {centres.size}; "
-            "give the cell bounds"
-        )
-    steps = np.diff(centres)
-    if not (np.all(steps > 0) or np.all(steps < 0)):
-        raise ValueError("expected cell centres in increasing or decreasing order; sort the axis first")
-    middle = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[centres[0] - steps[0] / 2], middle, [centres[-1] + steps[-1] / 2]])
-
-
-def edges_from_bounds(centres: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Cell edges (n + 1,) in the order of the centres (n,), from CF bounds (n, 2) [degrees] in any order.
-
-    Each bound goes to the turn of its centre: a cell around 0 may be stored as 359 to 1.
-    Raises `ValueError` where neighbouring cells do not touch.
-    """
-    offset = (bounds - centres[:, None] + 180) % 360 - 180
-    low, high = centres + offset.min(axis=1), centres + offset.max(axis=1)
-    first, last = (low, high) if centres[0] <= centres[-1] else (high, low)
-    if not np.allclose(last[:-1], first[1:], rtol=0, atol=1e-3 * np.abs(high - low).max()):
-        raise ValueError(
-            "expected neighbouring cells to touch, got gaps or overlaps; correct the cell bounds"
-        )
-    return np.round(np.append(first, last[-1]), 9)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +77,11 @@ class Grid:
             self.lat[:n_lat], self.lon[:n_lon], self.lat_bounds[: n_lat + 1], self.lon_bounds[: n_lon + 1]
         )
 
-    def restrict(self, domain: "Grid") -> "tuple[np.ndarray, np.ndarray, Grid, np.ndarray]":
-        """The cells of this coarse grid that overlap a prior's `domain`, in the order and convention of that.
+    def restrict(self, domain: "Grid") -> "tuple[np.ndarray, np.ndarray, Grid]":
+        """The cells of this coarse grid that lie wholly in a prior's `domain`, in the order and convention of
+        that: their rows and columns in this grid, and the grid they form.
 
-        **Returns:** their rows and columns in this grid, the grid they form, and which lie fully inside
-        (rows, columns). Raises `ValueError` where none does, or cells do not lie side by side.
+        Raises `ValueError` where there is none, or where they do not lie side by side.
         """
         middle = (domain.lon_bounds[0] + domain.lon_bounds[-1]) / 2
         turns = 360 * np.round((middle - self.lon) / 360)
@@ -122,28 +92,25 @@ class Grid:
         ):
             edges = np.sort(np.round(np.stack([bounds[:-1] + shift, bounds[1:] + shift]), 9), axis=0)
             centres, start, stop = np.round(centres + shift, 9), min(limits), max(limits)
-            overlaps = np.minimum(edges[1], stop) - np.maximum(edges[0], start) > OVERLAP_TOLERANCE
             inside = (edges[0] >= start - OVERLAP_TOLERANCE) & (edges[1] <= stop + OVERLAP_TOLERANCE)
             order = np.argsort(centres)
             if limits[0] > limits[-1]:
                 order, edges = order[::-1], edges[::-1]
-            index = order[overlaps[order]]
-            axes.append((index, centres[index], edges[:, index], inside[index]))
-            touch = np.allclose(
-                edges[1, index[:-1]], edges[0, index[1:]], rtol=0, atol=1e-3 * np.ptp(edges, 0).max()
-            )
-            if not touch:
+            index = order[inside[order]]
+            axes.append((index, centres[index], edges[:, index]))
+            gaps = edges[0, index[1:]] - edges[1, index[:-1]]
+            if not np.all(np.abs(gaps) <= 1e-3 * np.ptp(edges, 0).max()):
                 raise ValueError(
                     "expected each cell once, side by side, got gaps or repeated cells; cut the grid"
                 )
-        (rows, lat, lat_edges, lat_inside), (columns, lon, lon_edges, lon_inside) = axes
-        if not (lat_inside.any() and lon_inside.any()):
+        (rows, lat, lat_edges), (columns, lon, lon_edges) = axes
+        if not (rows.size and columns.size):
             raise ValueError(
                 f"coarse grid outside the prior's domain: expected whole cells within {domain.extent()}, "
                 f"got {self.extent()}; choose files of one region"
             )
         lat_bounds, lon_bounds = (np.append(e[0], e[1, -1]) for e in (lat_edges, lon_edges))
-        return rows, columns, Grid(lat, lon, lat_bounds, lon_bounds), lat_inside[:, None] & lon_inside
+        return rows, columns, Grid(lat, lon, lat_bounds, lon_bounds)
 
     def extent(self) -> str:
         """The outer edges in words, for messages."""
@@ -224,57 +191,3 @@ class Coords:
 
     def __hash__(self) -> int:
         return hash(self._key())
-
-
-@dataclass(frozen=True, eq=False)
-class Fields:
-    """Values with their labels: `values` (time, variable, lat, lon) float32, NaN where missing; `source`
-    says where they came from."""
-
-    values: np.ndarray
-    coords: Coords
-    source: str = ""
-
-    def __post_init__(self):
-        if self.values.shape != self.coords.shape:
-            raise ValueError(f"expected values of shape {self.coords.shape}, got {self.values.shape}")
-
-    @property
-    def times(self) -> np.ndarray:
-        return self.coords.times
-
-    @property
-    def grid(self) -> Grid:
-        return self.coords.grid
-
-    @property
-    def variables(self) -> tuple[Variable, ...]:
-        return self.coords.variables
-
-    def isel_times(self, index: "slice | int | np.ndarray | list[int]") -> "Fields":
-        """The fields at the times `index` (positions); a single position keeps the time axis."""
-        index = np.atleast_1d(np.arange(self.times.size)[index])
-        return replace(
-            self, values=self.values[index], coords=replace(self.coords, times=self.coords.times[index])
-        )
-
-    def crop(self, n_lat: int, n_lon: int) -> "Fields":
-        """The first `n_lat` rows and `n_lon` columns."""
-        coords = replace(self.coords, grid=self.coords.grid.crop(n_lat, n_lon))
-        return replace(self, values=self.values[:, :, :n_lat, :n_lon], coords=coords)
-
-    def to_dataset(self) -> "xr.Dataset":
-        """A CF dataset with one data variable (time, lat, lon) in its own units per `Variable`."""
-        import xarray as xr
-
-        data = {
-            variable.name: xr.Variable(
-                ("time", "lat", "lon"),
-                self.values[:, k],
-                variable.cf_attrs(),
-                {"dtype": "float32", "_FillValue": FILL_VALUE},
-            )
-            for k, variable in enumerate(self.variables)
-        }
-        attrs = {"Conventions": "CF-1.11"} | ({"source": self.source} if self.source else {})
-        return xr.Dataset(data, coords=self.coords.to_xarray(), attrs=attrs)

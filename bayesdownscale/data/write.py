@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from .errors import DataError
-from .grid import FILL_VALUE, Coords
+from .fields import FILL_VALUE
+from .grid import Coords
 
 
 def to_cf(

@@ -12,10 +12,11 @@ from bayesdownscale._types import Count, Field, Scalar
 
 
 class Context(eqx.Module):
-    """When a field is: `hour` of day [h, UTC] and `day` of year [d, 0 = 1 January] of each time step."""
+    """When a field is: `hour` of day [h, UTC] and `day` of year [d, 0 = 1 January] of each time step; one row a
+    window where windows are batched."""
 
-    hour: Float[Array, " time"]
-    day: Float[Array, " time"]
+    hour: Float[Array, "*batch time"]
+    day: Float[Array, "*batch time"]
 
     @staticmethod
     def at(times: np.ndarray) -> "Context":

@@ -1,5 +1,6 @@
 """The denoiser of a trained network: the linear denoiser of a fitted Gaussian, corrected by a U-Net."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -19,12 +20,15 @@ class DiffusionDenoiser(AbstractDenoiser):
     training data and c_out its posterior spread; white data give back exactly the published formulas. The
     network learns only what is not Gaussian, and an untrained one is the best linear denoiser.
 
-    Works on one window (time, variable, lat, lon) in standardised units. `statics` (lat, lon, channel).
+    Works on one window (time, variable, lat, lon) in standardised units. `statics` (lat, lon, channel). `season`:
+    whether the day of the year is shown to the network; with less than a year of data it would name the
+    training days one by one, and the network would learn their weather by heart.
     """
 
     gaussian: GaussianField
     net: UNet
     statics: Float[Array, "lat lon static"]
+    season: bool = eqx.field(static=True)
 
     @staticmethod
     def n_channels(gaussian: GaussianField, n_statics: int) -> tuple[int, int]:
@@ -40,7 +44,8 @@ class DiffusionDenoiser(AbstractDenoiser):
         image = lambda f: jnp.moveaxis(f.reshape(n_time * n_var, n_lat, n_lon), 0, -1)
         c_in = 1 / jnp.sqrt(1 + sigma**2)
         middle = n_time // 2
-        features = embed(sigma, context.hour[middle], context.day[middle])
+        day = context.day[middle] if self.season else jnp.zeros(())
+        features = embed(sigma, context.hour[middle], day)
         return jnp.concatenate([image(c_in * x_sigma), image(g), self.statics], axis=-1), features
 
     def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:

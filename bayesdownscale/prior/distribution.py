@@ -1,5 +1,7 @@
 """The prior as a NumPyro distribution over fields in physical units."""
 
+import copy
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -74,6 +76,13 @@ class FieldPrior(dist.Distribution):
             "and use GaussianPrior where a density is needed"
         )
 
+    def unlabelled(self) -> "FieldPrior":
+        """The same prior with the same context but times counted from 1970, so that functions compiled for one
+        span of time serve every span of that length."""
+        prior = copy.copy(self)
+        prior.coords = Coords(self.times - self.times[0] + np.datetime64(0, "ns"), self.variables, self.grid)
+        return prior
+
     def at(self, times: np.ndarray) -> "FieldPrior":
         """The same prior over other `times` (n_time,) datetime64, spaced as in training."""
         times = np.asarray(times, dtype="datetime64[ns]")
@@ -83,22 +92,33 @@ class FieldPrior(dist.Distribution):
                 f"expected times spaced by {spacing[0] / np.timedelta64(1, 'h'):g} h as in training, got "
                 f"{[float(w / np.timedelta64(1, 'h')) for w in wanted]} h; ask for evenly spaced times"
             )
-        if isinstance(self.denoiser, WindowedDenoiser) and times.size < self.denoiser.window:
+        shortest, longest = self.lengths
+        if not shortest <= times.size <= longest:
             raise ValueError(
-                f"expected at least {self.denoiser.window} times, the window of this prior, got {times.size}; "
+                f"expected at least {shortest} times, the window of this prior, got {times.size}; "
                 "ask for a longer span and keep the hours you need"
+                if times.size < shortest
+                else f"expected at most {longest} times, all this prior describes, got {times.size}"
             )
-        coords = Coords(times, self.variables, self.grid)
-        return FieldPrior(self.denoiser, self.standardisation, self.levels, coords, self.steps)
+        prior = copy.copy(self)
+        prior.coords = Coords(times, self.variables, self.grid)
+        prior.context = Context.at(times)
+        prior._event_shape = prior.coords.shape
+        return prior
+
+    @property
+    def lengths(self) -> tuple[int, float]:
+        """The shortest and the longest trajectory this prior describes, in time steps."""
+        if isinstance(self.denoiser, WindowedDenoiser):
+            return self.denoiser.window, np.inf
+        return self.times.size, self.times.size
 
     def spanning(self, coarse_times: np.ndarray) -> "FieldPrior":
         """The same prior over evenly spaced times from the first to the last of `coarse_times`, extended where
         the prior's window is longer."""
         step = np.diff(self.times)[0]
         first, last = coarse_times.min(), coarse_times.max()
-        n = int((last - first) // step) + 1
-        if isinstance(self.denoiser, WindowedDenoiser):
-            n = max(n, self.denoiser.window)
+        n = max(int((last - first) // step) + 1, self.lengths[0])
         return self.at(first + step * np.arange(n))
 
 

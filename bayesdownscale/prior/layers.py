@@ -19,7 +19,14 @@ from jaxtyping import Array, Float
 from bayesdownscale._types import Key
 
 Image = Float[Array, "*batch lat lon channel"]
+ImageOut = Float[Array, "*batch lat_out lon_out channel_out"]
 Features = Float[Array, "*batch feature"]
+FeaturesOut = Float[Array, "*batch feature_out"]
+
+
+def _last(v: Float[Array, " channel"], x: Array) -> Array:
+    """A vector of the last axis of x, with axes of size one before it."""
+    return v.reshape((1,) * (x.ndim - 1) + v.shape)
 
 
 def _convolve(x: Array, kernel: Array) -> Array:
@@ -61,10 +68,9 @@ class Conv(eqx.Module):
         self.kernel = bound * jax.random.normal(key, (size, size, n_in, n_out))
         self.bias = jnp.zeros(n_out)
 
-    def __call__(self, x: Image) -> Image:
-        if self.kernel.shape[:2] == (1, 1):
-            return x @ self.kernel[0, 0] + self.bias
-        return convolve(x, self.kernel) + self.bias
+    def __call__(self, x: Image) -> ImageOut:
+        out = x @ self.kernel[0, 0] if self.kernel.shape[:2] == (1, 1) else convolve(x, self.kernel)
+        return out + _last(self.bias, out)
 
 
 class Dense(eqx.Module):
@@ -77,8 +83,9 @@ class Dense(eqx.Module):
         self.weight = jax.random.normal(key, (n_in, n_out)) / math.sqrt(n_in)
         self.bias = jnp.zeros(n_out)
 
-    def __call__(self, x: Features) -> Features:
-        return x @ self.weight + self.bias
+    def __call__(self, x: Features) -> FeaturesOut:
+        out = x @ self.weight
+        return out + _last(self.bias, out)
 
 
 class ChannelNorm(eqx.Module):
@@ -91,7 +98,7 @@ class ChannelNorm(eqx.Module):
 
     def __call__(self, x: Image) -> Image:
         x = x - jnp.mean(x, axis=-1, keepdims=True)
-        return self.scale * x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+        return _last(self.scale, x) * x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
 
 
 class ResidualBlock(eqx.Module):
@@ -117,7 +124,7 @@ class ResidualBlock(eqx.Module):
         self.shortcut = None if n_in == n_out else Conv(n_in, n_out, 1, key=keys[3])
         self.rate = dropout
 
-    def __call__(self, x: Image, embedding: Features, key: Key | None) -> Image:
+    def __call__(self, x: Image, embedding: Features, key: Key | None) -> ImageOut:
         scale, shift = jnp.split(self.modulate(embedding)[..., None, None, :], 2, axis=-1)
         h = self.conv_in(jax.nn.silu(self.norm_in(x)))
         h = jax.nn.silu(self.norm_out(h) * (1 + scale) + shift)
@@ -153,13 +160,13 @@ class SelfAttention(eqx.Module):
         return x + self.to_out(attended.reshape(x.shape))
 
 
-def halve(x: Image) -> Image:
+def halve(x: Image) -> ImageOut:
     """Means of 2 x 2 pixels."""
     *batch, n_lat, n_lon, channels = x.shape
     return x.reshape(*batch, n_lat // 2, 2, n_lon // 2, 2, channels).mean((-4, -2))
 
 
-def double(x: Image) -> Image:
+def double(x: Image) -> ImageOut:
     """Each pixel repeated 2 x 2 times."""
     *batch, n_lat, n_lon, channels = x.shape
     wide = jnp.broadcast_to(x[..., :, None, :, None, :], (*batch, n_lat, 2, n_lon, 2, channels))

@@ -14,6 +14,7 @@ from bayesdownscale.prior.layers import (
     Dense,
     Features,
     Image,
+    ImageOut,
     ResidualBlock,
     SelfAttention,
     double,
@@ -95,7 +96,7 @@ class UNet(eqx.Module):
         self.conv_out = Conv(width, n_out, 3, scale=0.0, key=next(keys))
         self.config = config
 
-    def __call__(self, x: Image, features: Features, key: Key | None = None) -> Image:
+    def __call__(self, x: Image, features: Features, key: Key | None = None) -> ImageOut:
         """Images (*batch, lat, lon, n_in) to (*batch, lat, lon, n_out), with `features` (*batch, feature);
         `key` switches dropout on."""
         n_lat, n_lon = x.shape[-3:-1]

@@ -86,6 +86,7 @@ def reverse_sample(
         stepsize_controller=diffrax.StepTo(ts=taus),
         saveat=diffrax.SaveAt(t1=True, solver_state=True),
         max_steps=len(taus),
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if stochasticity == 0 else diffrax.ForwardMode(),
     )
     mean, last = denoiser.evaluate(solution.ys[0], jnp.exp(-taus[-1]), context)
     return mean, solution.solver_state.cost + last

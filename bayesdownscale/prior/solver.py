@@ -18,7 +18,7 @@ class MultistepState(NamedTuple):
     cost: Cost
 
 
-class ExponentialMultistep(diffrax.AbstractSolver):
+class ExponentialMultistep(diffrax.AbstractItoSolver):
     """The linear part of dx = (1 + lambda)(D - x) dtau + sqrt(2 lambda) sigma dW solved exactly over a step h:
 
         x' = e^{-(1 + lambda) h} x + (1 - e^{-(1 + lambda) h}) D_bar + sigma' sqrt(1 - e^{-2 lambda h}) xi,
@@ -44,7 +44,7 @@ class ExponentialMultistep(diffrax.AbstractSolver):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump) -> tuple[Any, ...]:
         drift, noise = terms.terms if isinstance(terms, diffrax.MultiTerm) else (terms, None)
-        field = drift.vector_field
+        field = drift.term.vector_field  # diffrax wraps each term with the direction of time
         h, lam = drift.contr(t0, t1), field.stochasticity
         denoised, cost = field.denoise(t0, y0)
         has_previous = solver_state.step > 0

@@ -45,10 +45,10 @@ class Standardisation(eqx.Module):
         return jnp.tensordot(harmonics(context, self.season), self.coefficients, axes=1)
 
     def forward(self, x: Field, context: Context) -> Field:
-        return (x - self.climatology(context)) / self.scale[:, None, None]
+        return (x - self.climatology(context)) / self.scale[None, :, None, None]
 
     def backward(self, x: Field, context: Context) -> Field:
-        return self.climatology(context) + self.scale[:, None, None] * x
+        return self.climatology(context) + self.scale[None, :, None, None] * x
 
 
 def fit_standardisation(values: np.ndarray, context: Context, folds: int = 4) -> tuple[Standardisation, np.ndarray]:

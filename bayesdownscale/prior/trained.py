@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesdownscale.data.grid import Coords, Fields, Grid, Variable
+from bayesdownscale.data.fields import Fields
+from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.prior import checkpoint as ckpt
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
@@ -36,6 +37,7 @@ from bayesdownscale.prior.training import (
 from bayesdownscale.prior.windows import WindowedDenoiser
 
 PRIOR, STATE = "prior", "training"
+SHIPPED = Path(__file__).parent / "shipped" / "era5-uk-t2m"
 
 
 def static_channels(standardisation: Standardisation, grid: Grid, extra: np.ndarray | None) -> np.ndarray:
@@ -93,7 +95,7 @@ def train_prior(
     channels = static_channels(standardisation, fields.grid, statics)
     n_in, n_out = DiffusionDenoiser.n_channels(gaussian, channels.shape[-1])
     net = UNet(n_in, n_out, network, key=jax.random.key(training.seed))
-    denoiser = DiffusionDenoiser(gaussian, net, jnp.asarray(channels))
+    denoiser = DiffusionDenoiser(gaussian, net, jnp.asarray(channels), standardisation.season)
     fingerprint = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
     run = {"network": network.to_json(), "training": training.to_json(), "window": window, "data": fingerprint}
 
@@ -169,19 +171,20 @@ def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]
         )
         n_in, n_out = DiffusionDenoiser.n_channels(gaussian, arch["statics"])
         net = UNet(n_in, n_out, network, key=jax.random.key(0))
-        denoiser = DiffusionDenoiser(gaussian, net, jnp.zeros((n_lat, n_lon, arch["statics"])))
+        denoiser = DiffusionDenoiser(gaussian, net, jnp.zeros((n_lat, n_lon, arch["statics"])), arch["harmonics"] == 15)
         cells = (n_var, n_lat, n_lon)
         return denoiser, Standardisation(jnp.zeros((arch["harmonics"], *cells)), jnp.ones(n_var))
 
     return eqx.filter_eval_shape(build)
 
 
-def load_prior(folder: str | Path, times: np.ndarray | None = None, steps: int = 64) -> FieldPrior:
-    """The prior stored in `folder`, over `times` (default: one window from the start of its training data).
+def load_prior(folder: str | Path | None = None, times: np.ndarray | None = None, steps: int = 64) -> FieldPrior:
+    """The prior stored in `folder` (default: the one shipped, hourly ERA5 2 m temperature over the UK), over
+    `times` (default: one window from the start of its training data).
 
     Raises `CheckpointError`, naming the file, for anything missing, truncated, altered or of another format.
     """
-    denoiser, standardisation, record = _load(Path(folder))
+    denoiser, standardisation, record = _load(Path(folder or SHIPPED))
     grid = Grid(**{k: np.asarray(v) for k, v in record["grid"].items()})
     variables = tuple(Variable(**v) for v in record["variables"])
     step = np.timedelta64(record["step_seconds"], "s").astype("timedelta64[ns]")
@@ -192,7 +195,7 @@ def load_prior(folder: str | Path, times: np.ndarray | None = None, steps: int =
     return prior if times is None else prior.at(times)
 
 
-def load_gaussian_prior(folder: str | Path) -> GaussianPrior:
+def load_gaussian_prior(folder: str | Path | None = None) -> GaussianPrior:
     """The Gaussian that the network of this prior corrects: the kriging prior, over one window, exact."""
     prior = load_prior(folder)
     assert isinstance(prior.denoiser, WindowedDenoiser)

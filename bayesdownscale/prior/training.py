@@ -23,7 +23,8 @@ class TrainingConfig:
     """`steps` at most, of `batch` windows; AdamW with a linear warm-up over `warmup` steps to
     `learning_rate`, cosine decay to zero, `weight_decay`, gradients clipped at norm `clip`; weights averaged
     with decay `ema`; validation every `validate_every` steps, which is also how often a checkpoint is written;
-    stopped after `patience` validations without a better loss."""
+    stopped after `patience` validations without a better loss. `amplitude` > 0 multiplies each training window
+    by exp(amplitude * normal): weather of other vigour, against learning the few training days by heart."""
 
     steps: int = 20_000
     batch: int = 16
@@ -34,6 +35,7 @@ class TrainingConfig:
     ema: float = 0.999
     validate_every: int = 250
     patience: int = 12
+    amplitude: float = 0.2
     seed: int = 0
 
     def to_json(self) -> dict:
@@ -112,14 +114,20 @@ def finish(denoiser: DiffusionDenoiser, state: TrainingState) -> DiffusionDenois
     return eqx.tree_at(lambda d: d.net, denoiser, net)
 
 
-def _batch_loss(denoiser: DiffusionDenoiser, values, hour, day, starts, levels, key: Key, dropout: bool):
+def _batch_loss(
+    denoiser: DiffusionDenoiser, values, hour, day, starts, levels, key: Key, amplitude: float | None
+) -> Scalar:
+    """The loss of the windows at `starts`; `amplitude` None switches augmentation and dropout off."""
     window = denoiser.gaussian.shape[0]
-    k_noise, k_sigma, k_drop = jax.random.split(key, 3)
+    k_noise, k_sigma, k_drop, k_scale = jax.random.split(key, 4)
     sigma = levels.sample(k_sigma, starts.size)
     take = jax.vmap(lambda array, s: jax.lax.dynamic_slice_in_dim(array, s, window), (None, 0))
     x, context = take(values, starts), Context(take(hour, starts), take(day, starts))
     noise = jax.random.normal(k_noise, x.shape)
-    return denoiser.loss(x, noise, sigma, context, k_drop if dropout else None)
+    if amplitude is None:
+        return denoiser.loss(x, noise, sigma, context, None)
+    x = x * jnp.exp(amplitude * jax.random.normal(k_scale, (starts.size, 1, 1, 1, 1)))
+    return denoiser.loss(x, noise, sigma, context, k_drop)
 
 
 def train(
@@ -152,7 +160,7 @@ def train(
         key = jax.random.fold_in(root, state.step)
         k_batch, k_loss = jax.random.split(key)
         batch = jax.random.choice(k_batch, starts, (config.batch,))
-        loss_of = lambda net: _batch_loss(rebuild(net), *arrays, batch, levels, k_loss, True)
+        loss_of = lambda net: _batch_loss(rebuild(net), *arrays, batch, levels, k_loss, config.amplitude)
         loss, gradient = jax.value_and_grad(loss_of)(state.net)
         updates, opt_state = opt.update(gradient, state.optimiser, state.net)
         net = optax.apply_updates(state.net, updates)
@@ -166,7 +174,7 @@ def train(
         chunk = min(16, starts.size)
         padded = jnp.resize(starts, (4 * -(-starts.size // chunk), chunk))
         keys = jax.random.split(jax.random.fold_in(root, 2**31 - 1), padded.shape[0])
-        loss_of = lambda s_k: _batch_loss(rebuild(net), *arrays, s_k[0], levels, s_k[1], False)
+        loss_of = lambda s_k: _batch_loss(rebuild(net), *arrays, s_k[0], levels, s_k[1], None)
         return jnp.mean(jax.lax.map(loss_of, (padded, keys)))
 
     zero_net = jax.tree.map(jnp.zeros_like, state.net)

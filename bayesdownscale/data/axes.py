@@ -1,0 +1,97 @@
+"""The axes of a variable in a file: which coordinates they are, the grid they make and the times."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from .edges import edges_from_bounds, edges_from_centres
+from .errors import DataError, minute, span
+from .grid import Grid
+
+AXES = {  # standard_name, CF spellings of the units, usual names
+    "lat": ("latitude", r"degrees?_?n(orth)?", ("lat", "latitude", "nav_lat", "y")),
+    "lon": ("longitude", r"degrees?_?e(ast)?", ("lon", "longitude", "nav_lon", "x")),
+    "time": ("time", r"(?!)", ("time", "valid_time", "t")),
+}
+
+
+def find_axis(array: xr.DataArray, axis: str) -> xr.DataArray | None:
+    """The coordinate of `array` along `axis`, by its CF attributes or else by its name."""
+    cf_name, units, names = AXES[axis]
+    coords = {str(name).lower(): coord for name, coord in array.coords.items()}
+    found = [
+        coord
+        for coord in coords.values()
+        if standard_name(coord) == cf_name or re.fullmatch(units, str(coord.attrs.get("units")), re.I)
+    ]
+    found = found or [coords[n] for n in names if n in coords and (len(n) > 1 or _plausible(coords[n], axis))]
+    return min(found, key=lambda coord: abs(coord.ndim - 1), default=None)
+
+
+def _plausible(coord: xr.DataArray, axis: str) -> bool:
+    """Whether a coordinate called x, y or t can be a longitude, latitude or time, not a distance."""
+    if axis == "time":
+        return coord.dtype.kind in "MO"
+    degrees = str(coord.attrs.get("units", "degrees")).startswith("degree") and not standard_name(coord)
+    return degrees and coord.dtype.kind in "fiu" and float(abs(coord).max()) <= {"lat": 90, "lon": 360}[axis]
+
+
+def standard_name(array: xr.DataArray) -> str:
+    """The CF standard_name of `array`, "" if it has none."""
+    name = str(array.attrs.get("standard_name", ""))
+    return "" if name == "unknown" else name  # cfgrib's word for none
+
+
+def sorted_times(time: xr.DataArray, period: slice | None, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted times (n,) datetime64[ns] within `period`, and their positions in the file (n,)."""
+    if time.dtype.kind != "M":
+        got = f"the {time.dt.calendar} calendar" if time.dtype.kind == "O" else f"undated {time.dtype} values"
+        raise DataError(
+            f"expected dates after 1678 of the standard calendar for '{time.name}' in {path}, got {got}; "
+            "convert them first, for example with xarray's convert_calendar('standard', align_on='year')"
+        )
+    years = time.values.astype("datetime64[Y]").astype(int) + 1970
+    if not years.size or np.isnat(time.values).any() or years.min() < 1678 or years.max() > 2261:
+        raise DataError(
+            f"expected dates from 1678 to 2261 in {path}, got none, missing or other ones; drop these"
+        )
+    # Dates stored as fractions of a day miss the hour by some microseconds.
+    stamps = (time.values.astype("datetime64[us]").astype(np.int64) + 500) // 1000
+    stamps = stamps.astype("datetime64[ms]")
+    order = np.argsort(stamps, kind="stable")
+    stamps = stamps[order].astype("datetime64[ns]")
+    repeated = stamps[1:][stamps[1:] == stamps[:-1]]
+    if repeated.size:
+        raise DataError(f"expected each time once in {path}, got {minute(repeated[0])} twice; drop one")
+    if period is not None:
+        keep = xr.DataArray(np.arange(stamps.size), {"time": stamps}, ["time"]).sel(time=period).values
+        if not keep.size:
+            dates = f"{period.start} to {period.stop}"
+            raise DataError(f"expected times from {dates} in {path}, got {span(stamps)}; choose among these")
+        stamps, order = stamps[keep], order[keep]
+    return stamps, order
+
+
+def regular_grid(ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Path) -> Grid:
+    """The grid in the file's order, longitudes without a jump, edges from the file's bounds if it has any."""
+    lats, lons = _decimal(lat.values), np.unwrap(_decimal(lon.values), period=360)
+    lons = lons - 360 * (lons.max() > 360) + 360 * (lons.min() < -180)
+    edges = []
+    try:
+        for coord, centres in ((lat, lats), (lon, lons)):
+            name = coord.encoding.get("bounds", coord.attrs.get("bounds", f"{coord.name}_bnds"))
+            found = name in ds.variables and ds[name].shape == (centres.size, 2)
+            bounds = _decimal(ds[name].values) if found else None
+            edges.append(
+                edges_from_centres(centres) if bounds is None else edges_from_bounds(centres, bounds)
+            )
+    except ValueError as error:
+        raise DataError(f"{lat.name!r} and {lon.name!r} in {path}: {error}") from error
+    return Grid(lats, lons, *edges)
+
+
+def _decimal(values: np.ndarray) -> np.ndarray:
+    """float64 degrees, single precision read as the decimal number that was meant (359.9, not 359.899994)."""
+    return values.astype(str).astype(np.float64) if values.dtype == np.float32 else values.astype(np.float64)

@@ -1,0 +1,101 @@
+"""Fit a coarse file to a prior: its variables, units, order and domain."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+
+from .axes import standard_name
+from .errors import DataError, quoted, span
+from .fields import Fields
+from .grid import Coords, Variable
+from .read import label, load, open_dataset, read_layers
+from .units import convert
+
+
+@runtime_checkable
+class HasCoords(Protocol):
+    """Anything that knows the labels of its fields, such as a prior or `Fields`."""
+
+    @property
+    def coords(self) -> Coords: ...
+
+
+def open_coarse(
+    path: str | os.PathLike[str],
+    like: HasCoords | Coords,
+    variables: Sequence[str] | Mapping[str, str] | None = None,
+) -> Fields:
+    """Read a coarse file the way a prior needs it.
+
+    **Arguments:** `path` as in `open_fields`; `like` a prior, or anything with `coords`, or `Coords` (its
+    times are not used); `variables` which of the prior's variables to read (all when not given), or a
+    mapping from the prior's names to the file's. Other names match by name, then by CF standard_name.
+
+    **Returns:** values (time, variable, lat, lon) with the prior's variables, units, order of latitudes
+    and convention of longitudes. Cells not wholly in the prior's domain are cropped: they average weather
+    that the prior does not know. Missing values stay NaN.
+
+    **Raises:** `DataError` as `open_fields`, and for a variable that is not there or matches twice, missing
+    or inconvertible units, no cell wholly inside the domain, or a variable with no value inside it.
+    """
+    path = Path(path)
+    coords = like if isinstance(like, Coords) else like.coords
+    variables = [variables] if isinstance(variables, str) else variables
+    chosen = {v.name for v in coords.variables} if variables is None else set(variables)
+    wanted = tuple(v for v in coords.variables if v.name in chosen)
+    if not wanted or len(wanted) < len(chosen):
+        known = quoted(v.name for v in coords.variables)
+        raise DataError(
+            f"expected variables among the prior's {known} to read from {path}, got {quoted(chosen)}; "
+            "choose among the prior's"
+        )
+    renamed = variables if isinstance(variables, Mapping) else {}
+    with open_dataset(path, [renamed.get(v.name, v.name) for v in wanted]) as ds:
+        names = [_match(ds, variable, renamed.get(variable.name), path) for variable in wanted]
+        layers = read_layers(ds, names, path)
+        try:
+            rows, columns, grid = layers.grid.restrict(coords.grid)
+        except ValueError as error:
+            raise DataError(f"{quoted(names)} in {path}: {error}") from error
+        values = []
+        for variable, array in zip(wanted, layers.arrays, strict=True):
+            where = f"'{array.name}' in {path}"
+            data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
+            data = convert(data, label(array), variable, where)
+            if np.isnan(data).all():
+                raise DataError(
+                    f"expected values in the prior's domain, got only missing ones for {where}; check its "
+                    "_FillValue and its region"
+                )
+            values.append(data)
+    return Fields(np.stack(values, axis=1), Coords(layers.times, wanted, grid), source=str(path))
+
+
+def check_overlap(times_coarse: np.ndarray, times_fine: np.ndarray, where: str = "the coarse file") -> None:
+    """Raise `DataError` when the coarse times and the fine times, both datetime64, do not overlap; `where`
+    names the coarse variable and file in the message."""
+    coarse, fine = np.asarray(times_coarse), np.asarray(times_fine)
+    if not coarse.size or not fine.size or coarse.max() < fine.min() or fine.max() < coarse.min():
+        raise DataError(
+            f"expected times of {where} that overlap the fine times {span(fine)}, got {span(coarse)}; "
+            "choose files of the same period"
+        )
+
+
+def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Path) -> str:
+    """The file's name for the prior's `variable`."""
+    name = name or variable.name
+    if name in ds.data_vars:
+        return name
+    named = [str(n) for n, array in ds.data_vars.items() if standard_name(array) == variable.standard_name]
+    if variable.standard_name and name == variable.name and len(named) == 1:
+        return named[0]
+    found = quoted(named if variable.standard_name and named else ds.data_vars)
+    raise DataError(
+        f"expected one variable named '{name}' or with standard_name '{variable.standard_name}' in {path}, "
+        f"got {found}; pass the file's name for it, as in variables={{'{variable.name}': ...}}"
+    )

@@ -1,0 +1,45 @@
+"""Units as CF files spell them, converted by pint."""
+
+import re
+import tokenize
+
+import numpy as np
+import pint
+
+from .errors import DataError
+from .grid import Variable
+
+_UNIT_NAMES = {  # UDUNITS spellings that pint does not know
+    r"deg(ree|rees)?_?C(elsius)?|Celsius": "degC",
+    r"Kelvin|deg_?K": "kelvin",
+    r"fraction": "dimensionless",
+}
+_REGISTRY: pint.UnitRegistry = pint.UnitRegistry()
+
+
+def convert(values: np.ndarray, given: Variable, wanted: Variable, where: str) -> np.ndarray:
+    """float32 values in the units `wanted`, from those `given`."""
+    if not given.units:
+        raise DataError(
+            f"expected units convertible to {wanted.units} for {where}, got none; set its 'units' attribute"
+        )
+    try:
+        source, target = (_REGISTRY.Unit(_to_pint(units)) for units in (given.units, wanted.units))
+        if source == target:
+            return values
+        return _REGISTRY.Quantity(values.astype(np.float64), source).to(target).magnitude.astype(np.float32)
+    except (pint.PintError, ValueError, TypeError, AttributeError, SyntaxError, tokenize.TokenError) as error:
+        to = wanted.units or "the prior's, which are not set,"
+        raise DataError(
+            f"expected units convertible to {to} for {where}, got '{given.units}'; correct the 'units' "
+            "attribute or convert the values"
+        ) from error
+
+
+def _to_pint(units: str) -> str:
+    """Unit text in pint's syntax from UDUNITS, as CF files write it: "kg m-2 s-1" -> "kg m**-2 s**-1"."""
+    units = "1" if units.strip() == "(0 - 1)" else units.strip()
+    for spelling, name in _UNIT_NAMES.items():
+        units = re.sub(rf"\b({spelling})(?=[-\d]|\b)", name, units)
+    units = re.sub(r"(?<=\w)\.(?=[A-Za-z])", " ", units)  # "W.m-2"
+    return re.sub(r"(?<=[A-Za-z])\^?([-+]?\d+)", r"**\1", units)

@@ -1,0 +1,75 @@
+"""How far from uniform may a PIT histogram be? The answer that respects correlation between cells.
+
+Neighbouring cells and hours share their errors, so bands for independent cells are far too narrow. But if the
+posterior is right, the truth and the M members are exchangeable fields: each member, judged against the others
+and the truth, must look as the truth looks against the members. The range over members is what one truth, with
+all its correlation, may do by chance (a Monte Carlo test: Besag & Clifford 1989, Biometrika 76, 633).
+"""
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+LEVELS = np.round(np.arange(0.0, 1.0001, 0.005), 3)
+_RANKED = 2 * 10**7  # values ranked at most; longer runs are thinned in time
+
+
+def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100) -> xr.DataArray:
+    """The distribution function of the PIT of the truth, and of members put in its place.
+
+    Not randomised: a tie spreads evenly over its ranks (Czado, Gneiting & Held 2009, Biometrics 65, 1254).
+    Cells are weighted by area. Of runs with more than 20 million values, every n-th time is used.
+
+    **Arguments:** `ensemble` (draw, time, lat, lon); `truth` (time, lat, lon), NaN where unknown; `stand_ins`,
+    how many members at most take the place of the truth.
+    **Returns:** (item, pit), the weighted part of all cells whose PIT is at most `pit` (0 to 1 by 0.005);
+    item 0 is the truth, the others are members judged against all other members and the truth.
+    """
+    n_pool = ensemble.sizes["draw"] + 1
+    stride = -(-n_pool * truth.size // _RANKED)
+    times = [t for t in range(0, truth.sizes["time"], stride) if bool(truth.isel(time=t).notnull().any())]
+    others = np.round(np.linspace(1, n_pool - 1, min(n_pool - 1, stand_ins))).astype(int)
+    items = np.concatenate([[0], others])
+    weight = np.cos(np.deg2rad(truth["lat"])).broadcast_like(truth.isel(time=0)).transpose("lat", "lon").values
+    total, curves = 0.0, np.zeros((items.size, LEVELS.size))
+    for t in times:
+        here = truth.isel(time=t).transpose("lat", "lon").values
+        known = np.isfinite(here)
+        members = ensemble.isel(time=t).transpose("draw", "lat", "lon").values[:, known]
+        pool = np.concatenate([here[None, known].astype(members.dtype), members])
+        if stand_ins:
+            below = rankdata(pool, "min", axis=0).astype(int)[items] - 1
+            ties = rankdata(pool, "max", axis=0).astype(int)[items] - 1 - below
+        else:
+            below, ties = ((pool < pool[0]).sum(axis=0)[None], (pool == pool[0]).sum(axis=0)[None] - 1)
+        for i in range(items.size):
+            curves[i] += _distribution(below[i], ties[i], weight[known], n_pool)
+        total += weight[known].sum()
+    return xr.DataArray(curves / total, {"item": items, "pit": LEVELS}, ("item", "pit"), "pit_curve")
+
+
+def _distribution(below: np.ndarray, ties: np.ndarray, weight: np.ndarray, n_pool: int) -> np.ndarray:
+    """Summed weight with PIT <= LEVELS of cells with `below` lower members and `ties` equal ones (cells,)."""
+    code, index = np.unique(below * n_pool + ties, return_inverse=True)
+    mass = np.bincount(index, weight)
+    low, width = code // n_pool, code % n_pool + 1
+    return mass @ np.clip((LEVELS * n_pool - low[:, None]) / width[:, None], 0.0, 1.0)
+
+
+def central_coverage(curves: xr.DataArray, level: float) -> xr.DataArray:
+    """How often each item (item,) lies in the central interval of probability `level`, a multiple of 0.01."""
+    high, low = (curves.sel(pit=round((1 + sign * level) / 2, 3), method="nearest", drop=True) for sign in (1, -1))
+    return high - low
+
+
+def histogram(curves: xr.DataArray, bins: int) -> xr.DataArray:
+    """The relative density (item, bin) in `bins` equal parts of [0, 1], 1 where uniform; bins divide 200."""
+    edges = np.linspace(0, 1, bins + 1)
+    return curves.sel(pit=edges, method="nearest").diff("pit").rename(pit="bin") * bins
+
+
+def chance_range(values: xr.DataArray, probability: float = 0.9) -> tuple[xr.DataArray, xr.DataArray]:
+    """The central range of `values` (item, ...) over the members that took the place of the truth (items 1 on)."""
+    tail = (1 - probability) / 2
+    members = values.isel(item=slice(1, None))
+    return members.quantile(tail, "item").drop_vars("quantile"), members.quantile(1 - tail, "item").drop_vars("quantile")

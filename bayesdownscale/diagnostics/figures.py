@@ -1,0 +1,248 @@
+"""Figures over time and of calibration; maps are in `maps.py`. Each returns a matplotlib Figure."""
+
+import matplotlib.dates as mdates
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import binom
+
+from bayesdownscale.diagnostics.calibration import central_coverage, chance_range, histogram
+from bayesdownscale.diagnostics.scores import ensemble_mean, rmse, spread, variance
+from bayesdownscale.diagnostics.style import (
+    BASELINE,
+    NORMAL,
+    OBSERVED,
+    POSTERIOR,
+    SMALL,
+    TRUTH,
+    label_of,
+    legend,
+    name_of,
+    new_figure,
+    period,
+    place,
+    tidy,
+    units_of,
+)
+
+HOURS_SHOWN = 240  # of a long run
+SPACE = ["lat", "lon"]
+
+
+def widest_point(ensemble: xr.DataArray, border: int = 4) -> tuple[float, float]:
+    """Latitude and longitude of the cell with the largest posterior variance, averaged over time, at least
+    `border` cells from the edge (fewer in a small domain)."""
+    field = variance(ensemble).mean("time") if ensemble.sizes["draw"] > 1 else ensemble.isel(draw=0).var("time")
+    margins = {dim: min(border, (field.sizes[dim] - 1) // 2) for dim in SPACE}
+    inner = field.isel({dim: slice(m, field.sizes[dim] - m) for dim, m in margins.items()}).transpose(*SPACE)
+    row, column = np.unravel_index(int(np.argmax(inner.values)), inner.shape)
+    return float(inner["lat"][row]), float(inner["lon"][column])
+
+
+def time_series(
+    ensemble: xr.DataArray,
+    point: tuple[float, float] | None = None,
+    truth: xr.DataArray | None = None,
+    coarse: xr.DataArray | None = None,
+) -> Figure:
+    """One cell over time: draws, 50 and 90 % bands, truth, and what was observed around it.
+
+    **Arguments:** `ensemble` (draw, time, lat, lon); `point`, latitude and longitude [degrees] of which the
+    nearest cell is drawn (default `widest_point`); `truth` (time, lat, lon); `coarse` (time_coarse, lat_coarse,
+    lon_coarse). Of a run longer than ten days, the middle ten are drawn.
+    """
+    lat, lon = widest_point(ensemble) if point is None else point
+    here = ensemble.sel(lat=lat, lon=lon, method="nearest").transpose("draw", "time")
+    hours = (here["time"].values - here["time"].values[0]) / np.timedelta64(1, "h")
+    here = here.isel(time=np.abs(hours - hours[-1] / 2) <= HOURS_SHOWN / 2)
+    times, n_draws = here["time"].values, here.sizes["draw"]
+    figure = new_figure(9.0, 4.0)
+    axes: Axes = figure.subplots()
+    for level, alpha in ((0.9, 0.18), (0.5, 0.32)) if n_draws > 1 else ():
+        low, high = np.quantile(here.values, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
+        label = f"{100 * level:.0f} % band"
+        axes.fill_between(times, low, high, color=POSTERIOR, alpha=alpha, linewidth=0, label=label)
+    for k, draw in enumerate(here.values[:20]):
+        label = f"{min(20, n_draws)} of {n_draws} draws" if k == 0 else None
+        axes.plot(times, draw, color=POSTERIOR, linewidth=0.5, alpha=0.5 if n_draws > 1 else 1.0, label=label)
+    if truth is not None:
+        line = truth.sel(lat=lat, lon=lon, method="nearest").sel(time=times)
+        axes.plot(times, line, color=TRUTH, linewidth=1.5, label="truth")
+    if coarse is not None:
+        cell = _cell_around(coarse, float(here["lat"]), float(here["lon"]))
+        seen = cell.isel(time_coarse=(cell["time_coarse"].values >= times[0]) & (cell["time_coarse"].values <= times[-1]))
+        dots = {"markersize": 5.5, "markerfacecolor": OBSERVED, "markeredgecolor": "black", "markeredgewidth": 0.7}
+        label = "input: mean of the coarse cell around the point"
+        axes.plot(seen["time_coarse"].values, seen.values, "o", zorder=5, label=label, clip_on=False, **dots)
+    axes.set_ylabel(label_of(ensemble))
+    date_axis(axes, times)
+    tidy(axes)
+    _title(figure, f"{name_of(ensemble)} at {place(float(here['lat']), float(here['lon']))}")
+    legend(axes, columns=5)
+    return figure
+
+
+def pit_histogram(curves: xr.DataArray, n_cells: int, bins: int = 20) -> Figure:
+    """Histogram of the PIT of the truth, with two bands for the eye: cells independent, and cells as they are.
+
+    **Arguments:** `curves` (item, pit) from `calibration.pit_curves`; `n_cells`, cells times hours; `bins`.
+    """
+    density = histogram(curves, bins)
+    edges = np.linspace(0, 1, bins + 1)
+    figure = new_figure(5.6, 3.9)
+    axes: Axes = figure.subplots()
+    axes.stairs(density[0], edges, fill=True, facecolor="0.9", edgecolor=TRUTH, linewidth=1.1, label="truth")
+    if curves.sizes["item"] > 2:
+        low, high = chance_range(density)
+        label = "90 % of draws put in the truth's place"
+        axes.stairs(high, edges, baseline=low, fill=True, color=POSTERIOR, alpha=0.35, label=label)
+    low, high = binom.ppf([0.025, 0.975], n_cells, 1 / bins) / n_cells * bins
+    for level in (low, high):
+        label = "95 % if cells were independent (too narrow)" if level == low else None
+        axes.axhline(level, color=BASELINE, linestyle="--", linewidth=1.0, label=label)
+    axes.set(xlim=(0, 1), xlabel="PIT: rank of the truth among the draws, 0 to 1", ylabel="density (calibrated: 1)")
+    axes.set_ylim(0, max(1.3 * float(density[0].max()), 2.0))
+    tidy(axes)
+    axes.legend(loc="upper center", fontsize=SMALL, frameon=False)
+    return figure
+
+
+def coverage_curve(curves: xr.DataArray, between: xr.DataArray | None = None) -> Figure:
+    """Empirical against nominal probability of central intervals.
+
+    **Arguments:** `curves` (item, pit) from `calibration.pit_curves`; `between`, the same for the times
+    without a snapshot alone.
+    """
+    levels = np.round(np.arange(0.05, 1.0, 0.05), 2)
+    curve_of = lambda c: xr.concat([central_coverage(c, float(level)) for level in levels], "level")
+    covered = curve_of(curves)
+    figure = new_figure(4.6, 4.6)
+    axes: Axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, label="calibrated")
+    if curves.sizes["item"] > 2:
+        low, high = chance_range(covered)
+        label = "90 % of draws put in the truth's place"
+        axes.fill_between(100 * levels, 100 * low, 100 * high, color=POSTERIOR, alpha=0.25, linewidth=0, label=label)
+    style = {"markersize": 4, "linewidth": 1.2}
+    axes.plot(100 * levels, 100 * covered.isel(item=0), "o-", color=TRUTH, label="truth, all hours", **style)
+    if between is not None:
+        line = 100 * curve_of(between).isel(item=0)
+        axes.plot(100 * levels, line, "s--", color=BASELINE, label="truth, hours without input", **style)
+    axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="nominal: central interval [%]", ylabel="truth inside [%]")
+    axes.set_aspect("equal")
+    tidy(axes)
+    axes.legend(loc="upper left", fontsize=SMALL, frameon=False)
+    return figure
+
+
+def spread_and_error(
+    ensemble: xr.DataArray,
+    truth: xr.DataArray | None = None,
+    baseline: xr.DataArray | None = None,
+    observed: xr.DataArray | None = None,
+) -> Figure:
+    """Spread of the draws and errors at each time. A calibrated posterior has spread and error of one size.
+
+    **Arguments:** `ensemble` (draw, time, lat, lon); `truth` and `baseline` (time, lat, lon); `observed` (time,)
+    bool. Spread includes the factor (M + 1) / M under the root (Fortin et al. 2014).
+    """
+    times = ensemble["time"].values
+    figure = new_figure(9.0, 3.6)
+    axes: Axes = figure.subplots()
+    _lines(axes, times, spread(ensemble, SPACE), _errors(ensemble, truth, baseline), marker="")
+    if observed is not None:
+        at = times[observed.values]
+        dots = {"markersize": 5, "markerfacecolor": OBSERVED, "markeredgecolor": "black", "markeredgewidth": 0.6}
+        axes.plot(at, np.zeros(at.size), "o", clip_on=False, zorder=5, label="hours with input", **dots)
+    axes.set_ylabel(f"root mean square{_in_units(ensemble)}")
+    date_axis(axes, times)
+    _from_zero(axes)
+    tidy(axes)
+    _title(figure, f"{name_of(ensemble)}: spread and error over the domain")
+    legend(axes, columns=4)
+    return figure
+
+
+def between_snapshots(
+    ensemble: xr.DataArray,
+    observed: xr.DataArray,
+    truth: xr.DataArray | None = None,
+    baseline: xr.DataArray | None = None,
+) -> Figure:
+    """Spread and errors by hours since the last snapshot: what happens where nothing was observed.
+
+    **Arguments:** as for `spread_and_error`. Times before the first and after the last snapshot are left out.
+    """
+    hours = hours_since_observed(observed)
+    groups = np.unique(hours[np.isfinite(hours)])
+    pooled = lambda line: np.array([np.sqrt(np.nanmean(line.values[hours == g] ** 2)) for g in groups])
+    figure = new_figure(5.6, 3.9)
+    axes: Axes = figure.subplots()
+    errors = {name: (pooled(line), look) for name, (line, look) in _errors(ensemble, truth, baseline).items()}
+    _lines(axes, groups, pooled(spread(ensemble, SPACE)), errors, marker="o")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=bool(np.all(groups == np.round(groups)))))
+    axes.set(xlabel="hours since the last input (0: an hour with input)", ylabel=f"root mean square{_in_units(ensemble)}")
+    _from_zero(axes)
+    tidy(axes)
+    legend(axes, columns=1)
+    return figure
+
+
+def hours_since_observed(observed: xr.DataArray) -> np.ndarray:
+    """Hours (time,) since the last time with a snapshot, NaN before the first and after the last one."""
+    hours = (observed["time"].values - observed["time"].values[0]) / np.timedelta64(1, "h")
+    seen = hours[observed.values]
+    last = np.searchsorted(seen, hours, side="right") - 1
+    inside = (hours >= seen[0]) & (hours <= seen[-1])
+    return np.where(inside, np.round(hours - seen[np.maximum(last, 0)], 3), np.nan)
+
+
+def date_axis(axes: Axes, times: np.ndarray) -> None:
+    """Dates along x, said to be UTC."""
+    locator = mdates.AutoDateLocator(maxticks=10)
+    formats = ["%Y", "%b %Y", "%-d %b", "%H:%M", "%H:%M", "%H:%M"]
+    zeros = ["", "%Y", "%-d %b", "%-d %b", "%H:%M", "%H:%M"]
+    formatter = mdates.ConciseDateFormatter(locator, formats=formats, zero_formats=zeros, show_offset=False)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(formatter)
+    axes.set_xlabel(f"time (UTC), {period(times)}")
+    if times.size > 1:
+        axes.set_xlim(times[0], times[-1])
+
+
+def _errors(ensemble: xr.DataArray, truth: xr.DataArray | None, baseline: xr.DataArray | None) -> dict:
+    """Root mean square errors (time,) by name, with how to draw them."""
+    if truth is None:
+        return {}
+    out = {"error of the mean": (rmse(ensemble_mean(ensemble), truth, SPACE), {"color": TRUTH, "linestyle": "-"})}
+    if baseline is not None:
+        out["error of interpolation"] = (rmse(baseline, truth, SPACE), {"color": BASELINE, "linestyle": ":"})
+    return out
+
+
+def _lines(axes: Axes, x: np.ndarray, spread_line, errors: dict, marker: str) -> None:
+    axes.plot(x, spread_line, color=POSTERIOR, linestyle="--", marker=marker, ms=4, lw=1.4, label="posterior spread")
+    for name, (line, look) in errors.items():
+        axes.plot(x, line, marker=marker, markersize=4, linewidth=1.4, label=name, **look)
+
+
+def _from_zero(axes: Axes) -> None:
+    axes.set_ylim(0.0, max(axes.get_ylim()[1], 1e-12))
+
+
+def _in_units(field: xr.DataArray) -> str:
+    units = units_of(field)
+    return f" [{units}]" if units else ""
+
+
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, fontsize=NORMAL + 1.5, x=0.01, ha="left")
+
+
+def _cell_around(coarse: xr.DataArray, lat: float, lon: float) -> xr.DataArray:
+    """The coarse cell (time_coarse,) whose centre is nearest; longitudes in any convention."""
+    turned = np.abs((coarse["lon_coarse"].values - lon + 180.0) % 360.0 - 180.0)
+    row = int(np.abs(coarse["lat_coarse"].values - lat).argmin())
+    return coarse.isel(lat_coarse=row, lon_coarse=int(turned.argmin()))

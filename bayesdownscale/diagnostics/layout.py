@@ -1,0 +1,175 @@
+"""What the diagnostics read from a posterior tree: one physical variable at a time, labelled and aligned."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from bayesdownscale.data.fields import Fields
+
+FIELD_DIMS = ("time", "lat", "lon")
+COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
+OTHER_NAMES = {"latitude": "lat", "longitude": "lon", "valid_time": "time"}
+
+
+@dataclass(frozen=True, eq=False)
+class FieldDraws:
+    """One physical variable of a posterior.
+
+    `ensemble` (draw, time, lat, lon): the finite draws, chains one after the other; `truth` (time, lat, lon),
+    NaN where unknown; `coarse` (time_coarse, lat_coarse, lon_coarse): what was observed, NaN where missing;
+    `observed` (time,) bool: the times with a coarse snapshot. All in the units of `ensemble`. None: not known.
+    """
+
+    name: str
+    ensemble: xr.DataArray
+    truth: xr.DataArray | None = None
+    coarse: xr.DataArray | None = None
+    observed: xr.DataArray | None = None
+
+
+def field_names(tree: xr.DataTree) -> list[str]:
+    """The physical variables of the posterior: those with time, lat and lon."""
+    posterior = tree["posterior"].to_dataset()
+    return [str(name) for name, values in posterior.data_vars.items() if set(FIELD_DIMS) <= set(values.dims)]
+
+
+def scalar_names(tree: xr.DataTree) -> list[str]:
+    """The scalar parameters of the posterior."""
+    posterior = tree["posterior"].to_dataset()
+    return [str(name) for name, values in posterior.data_vars.items() if set(values.dims) == {"chain", "draw"}]
+
+
+def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
+    """All physical variables, the number of draws, and how many of them were left out.
+
+    A draw with a number that is not finite, in any variable, is left out of every variable.
+    Raises `ValueError` where the tree holds no fields or no finite draw.
+    """
+    if "posterior" not in tree.children or not field_names(tree):
+        raise ValueError(
+            "expected a group 'posterior' with a variable (chain, draw, time, lat, lon), got none; "
+            "make the tree with Posterior.to_datatree"
+        )
+    posterior = tree["posterior"].to_dataset()
+    stacked = {name: _stack_chains(posterior[name]) for name in field_names(tree)}
+    finite = np.all([np.isfinite(values).all(FIELD_DIMS).values for values in stacked.values()], axis=0)
+    if not finite.any():
+        raise ValueError(
+            f"expected finite draws, got none among {finite.size}; check the units and the noise scale of the model"
+        )
+    truth = tree["truth"].to_dataset() if "truth" in tree.children else xr.Dataset()
+    fields = []
+    for name, ensemble in stacked.items():
+        coarse = _coarse(tree, name)
+        fields.append(
+            FieldDraws(
+                name,
+                ensemble if finite.all() else ensemble.isel(draw=np.flatnonzero(finite)),
+                align(truth[name], ensemble, "the truth") if name in truth else None,
+                coarse,
+                None if coarse is None else _observed(ensemble["time"], coarse),
+            )
+        )
+    return fields, finite.size, int((~finite).sum())
+
+
+def add_truth(tree: xr.DataTree, truth: xr.Dataset | xr.DataArray | Fields) -> xr.DataTree:
+    """A copy of `tree` with the group `truth`, on the grid and at the times of the posterior.
+
+    **Arguments:** `truth`, a Dataset with variables named as in the posterior (time, lat, lon); or one
+    DataArray, for a posterior of one variable; or `Fields`. Latitudes in either order, longitudes in any
+    convention; values at times the posterior does not have are dropped, missing times become NaN.
+    **Raises:** ValueError where names, units or grids do not fit.
+    """
+    names = field_names(tree)
+    if isinstance(truth, Fields):
+        truth = truth.to_dataset()
+    if isinstance(truth, xr.DataArray):
+        if truth.name not in names and len(names) > 1:
+            raise ValueError(f"expected a truth named as one of {', '.join(names)}, got {truth.name!r}; rename it")
+        truth = truth.to_dataset(name=truth.name if truth.name in names else names[0])
+    shared = [name for name in names if name in truth]
+    if not shared:
+        raise ValueError(
+            f"expected a truth with {' or '.join(names)}, got {', '.join(map(str, truth.data_vars)) or 'nothing'}; "
+            "rename its variables"
+        )
+    posterior = tree["posterior"].to_dataset()
+    aligned = {name: align(truth[name], posterior[name], "the truth") for name in shared}
+    groups = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
+    return xr.DataTree.from_dict({**groups, "/truth": xr.Dataset(aligned)})
+
+
+def align(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:
+    """`field` as (time, lat, lon) at the coordinates of `like`, within a hundredth of a grid step.
+
+    **Raises:** ValueError, naming `what`, where units differ or the grid or all times are missing.
+    """
+    field = field.rename({old: new for old, new in OTHER_NAMES.items() if old in field.dims and new not in field.dims})
+    field = field.drop_vars([name for name in field.coords if name not in FIELD_DIMS]).squeeze()
+    missing = [dim for dim in FIELD_DIMS if dim not in field.dims]
+    field = field.expand_dims([dim for dim in missing if dim in field.coords or like.sizes[dim] == 1])
+    if set(field.dims) != set(FIELD_DIMS) or not set(FIELD_DIMS) <= set(field.coords):
+        raise ValueError(f"expected {what} with coordinates time, lat and lon, got {field.dims}; name its axes")
+    units, wanted = (_plain_units(str(array.attrs.get("units", ""))) for array in (field, like))
+    if units and wanted and units != wanted:
+        raise ValueError(f"expected {what} of '{field.name}' in {wanted}, got {units}; convert it")
+    middle = float(like["lon"].mean())
+    field = field.assign_coords(lon=(field["lon"] - middle + 180.0) % 360.0 - 180.0 + middle)
+    for dim in ("lat", "lon"):
+        step = float(np.abs(np.diff(like[dim])).min()) if like.sizes[dim] > 1 else 1.0
+        field = field.sortby(dim).reindex({dim: like[dim]}, method="nearest", tolerance=0.01 * step)
+    field = field.sortby("time").reindex(time=like["time"], method="nearest", tolerance=np.timedelta64(1, "s"))
+    known = field.notnull()
+    if not known.any():
+        raise ValueError(f"expected {what} of '{field.name}' on the posterior's grid and times, got none there")
+    for dim in ("lat", "lon"):
+        if not known.any([other for other in FIELD_DIMS if other != dim]).all():
+            raise ValueError(
+                f"expected {what} of '{field.name}' at every {dim} of the posterior, got some without values; "
+                "regrid it to the posterior's grid"
+            )
+    return field.transpose(*FIELD_DIMS)
+
+
+def _stack_chains(values: xr.DataArray) -> xr.DataArray:
+    """(chain, draw, time, lat, lon) or without chain -> (draw, time, lat, lon), chains one after the other."""
+    if "chain" not in values.dims:
+        values = values.expand_dims("chain")
+    values = values.transpose("chain", "draw", *FIELD_DIMS)
+    shape = (-1, *(values.sizes[dim] for dim in FIELD_DIMS))
+    coords = {dim: values[dim].values for dim in FIELD_DIMS}
+    return xr.DataArray(values.values.reshape(shape), coords, ("draw", *FIELD_DIMS), values.name, values.attrs)
+
+
+def _coarse(tree: xr.DataTree, name: str) -> xr.DataArray | None:
+    """The observed coarse field of a variable, or None where none is labelled."""
+    if "observed_data" not in tree.children:
+        return None
+    for site in tree["observed_data"].to_dataset().data_vars.values():
+        if not (set(COARSE_DIMS) <= set(site.dims) and set(COARSE_DIMS) <= set(site.coords)):
+            continue
+        if "variable" in site.coords and name in site["variable"].values:
+            site = site.sel(variable=name, drop=True)
+        elif site.sizes.get("variable") == 1 and len(field_names(tree)) == 1:
+            site = site.isel(variable=0, drop=True)
+        if set(site.dims) == set(COARSE_DIMS) and bool(site.notnull().any()):
+            return site.transpose(*COARSE_DIMS)
+    return None
+
+
+def _observed(time: xr.DataArray, coarse: xr.DataArray) -> xr.DataArray | None:
+    """Which times (time,) have a coarse snapshot; None for time averages, or where no time coincides."""
+    if "time: mean" in str(coarse.attrs.get("cell_methods", "")):
+        return None
+    seen = coarse["time_coarse"].values[coarse.notnull().any(("lat_coarse", "lon_coarse")).values]
+    is_seen = np.isin(time.values.astype("datetime64[s]"), seen.astype("datetime64[s]"))
+    return xr.DataArray(is_seen, {"time": time.values}, ("time",)) if is_seen.any() else None
+
+
+def _plain_units(units: str) -> str:
+    """Units with powers written one way: m/s, m s**-1 and m s^-1 are m s-1."""
+    units = re.sub(r"\*\*|\^", "", units.strip())
+    return re.sub(r"\s*/\s*([A-Za-z]+)(\d*)", lambda m: f" {m[1]}-{m[2] or 1}", units)

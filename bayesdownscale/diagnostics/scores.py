@@ -1,0 +1,162 @@
+"""Scores of an ensemble against a truth: CRPS, errors, coverage, spread-skill and PIT.
+
+An ensemble has the dimension `draw`, a truth has the other dimensions; coordinates must be equal. Means over
+latitude weight each cell by the cosine of its latitude, that is, by its area. A NaN in the truth gives NaN where
+a score keeps that cell and is left out where it averages over it.
+
+The members X_1..X_M of a calibrated ensemble and the truth Y are exchangeable, so the rank of Y among the
+members takes each of its M + 1 values with probability 1 / (M + 1). PIT and coverage rest on that alone and are
+exact for every M.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+
+import numpy as np
+import scoringrules
+import xarray as xr
+
+_BLOCK = 2**22  # numbers in memory at once, in double precision
+
+
+def crps(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    """Continuous ranked probability score of each cell, fair: its mean does not depend on the ensemble size.
+
+    E|X - Y| - E|X - X'| / 2 with the second mean over distinct members (Ferro 2014, QJRMS 140, 1917), by
+    sorting (probability-weighted moments: Zamo & Naveau 2018, Math. Geosci. 50, 209).
+
+    **Arguments:** `ensemble` (draw, ...) with at least two draws; `truth` (...).
+    **Returns:** (...) in the units of the ensemble; it may be slightly negative, as unbiased estimates are.
+    """
+    _at_least_two(ensemble)
+    # CRPS does not change when both are shifted: differences keep the digits of float32 fields.
+    fair = lambda x, y: scoringrules.crps_ensemble(
+        np.zeros_like(y), x - y, m_axis=0, estimator="pwm", backend="numpy"
+    )
+    out = _by_cell(fair, ensemble, truth)
+    return out.where(truth.notnull()).rename("crps").assign_attrs(long_name="CRPS", units=_units(ensemble))
+
+
+def mae(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
+    """Mean absolute error of one `forecast` (...), over the dimensions `over` (all); units of the forecast."""
+    return domain_mean(np.abs(_difference(forecast, truth)), over).assign_attrs(units=_units(forecast))
+
+
+def rmse(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
+    """Root mean square error of one `forecast` (...), over the dimensions `over` (all); units of the forecast."""
+    return np.sqrt(domain_mean(_difference(forecast, truth) ** 2, over)).assign_attrs(units=_units(forecast))
+
+
+def ensemble_mean(ensemble: xr.DataArray) -> xr.DataArray:
+    """Mean (...) of the members (draw, ...), in double precision; units of the ensemble."""
+    return ensemble.mean("draw", dtype=np.float64, keep_attrs=True)
+
+
+def variance(ensemble: xr.DataArray) -> xr.DataArray:
+    """Unbiased variance (...) of the members (draw, ...), in double precision; squared units."""
+    _at_least_two(ensemble)
+    like = ensemble.isel(draw=0, drop=True)
+    return _by_cell(lambda x, _: x.var(axis=0, ddof=1), ensemble, like)
+
+
+def spread(ensemble: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
+    """Root mean of the ensemble variance times (M + 1) / M, over the dimensions `over` (all).
+
+    The factor accounts for the error of the mean of M members, so that the spread of a calibrated ensemble
+    equals the RMSE of its mean (Fortin et al. 2014, J. Hydrometeorol. 15, 1708).
+    """
+    members = ensemble.sizes["draw"]
+    out = np.sqrt(domain_mean(variance(ensemble), over) * (members + 1) / members)
+    return out.assign_attrs(units=_units(ensemble))
+
+
+def spread_skill(
+    ensemble: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None
+) -> xr.DataArray:
+    """Spread over RMSE of the ensemble mean, over the dimensions `over` (all): 1 when calibrated, below 1 when
+    overconfident (Fortin et al. 2014, J. Hydrometeorol. 15, 1708). Dimensionless."""
+    known = ensemble.where(truth.notnull()) if bool(truth.isnull().any()) else ensemble
+    return (spread(known, over) / rmse(ensemble_mean(ensemble), truth, over)).assign_attrs(units="1")
+
+
+def coverage(
+    ensemble: xr.DataArray, truth: xr.DataArray, level: float = 0.9, over: Iterable[Hashable] | None = None
+) -> xr.DataArray:
+    """How often the truth lies in the central interval of probability `level`, over `over` (all dimensions).
+
+    The interval reaches from the order statistic (M + 1) p of the members to the order statistic
+    (M + 1)(1 - p), p = (1 - level) / 2, the truth being exchangeable with them. Where (M + 1) p is no whole
+    number, the hits of the two neighbouring intervals are interpolated (not their end points), and order
+    statistics 0 and M + 1 are the ends of the line: a calibrated ensemble then covers with probability `level`
+    exactly, for every M and every distribution. Ties count by the part of their ranks that lies inside.
+
+    **Arguments:** `ensemble` (draw, ...), `truth` (...), `level` between 0 and 1.
+    **Returns:** a fraction, dimensionless.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"expected a level between 0 and 1, got {level}; 0.9 stands for the 90 % interval")
+    low, high = pit_interval(ensemble, truth)
+    tail = (1.0 - level) / 2.0
+    inside = (np.minimum(high, 1.0 - tail) - np.maximum(low, tail)).clip(min=0.0)
+    return domain_mean(inside / (high - low), over).assign_attrs(units="1")
+
+
+def pit(ensemble: xr.DataArray, truth: xr.DataArray, key: int) -> xr.DataArray:
+    """Probability integral transform of each cell, (rank + u) / (M + 1) with u uniform, in [0, 1].
+
+    Uniform for a calibrated ensemble of any size. Ties, as in dry hours, are broken at random with the seed
+    `key` (Czado, Gneiting & Held 2009, Biometrics 65, 1254). **Returns:** (...) dimensionless.
+    """
+    low, high = pit_interval(ensemble, truth)
+    u = np.random.default_rng(key).uniform(size=low.shape)
+    return (low + u * (high - low)).rename("pit").assign_attrs(long_name="PIT", units="1")
+
+
+def pit_interval(ensemble: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The two ends of the PIT of each cell: (members below) / (M + 1) and (members below or equal + 1) / (M + 1)."""
+    members, known = ensemble.sizes["draw"], truth.notnull()
+    below = _by_cell(lambda x, y: np.sum(x < y, axis=0), ensemble, truth)
+    not_above = _by_cell(lambda x, y: np.sum(x <= y, axis=0), ensemble, truth)
+    low, high = below / (members + 1), (not_above + 1) / (members + 1)
+    return low.where(known), high.where(known)
+
+
+def domain_mean(field: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
+    """Mean over the dimensions `over` (all), cells weighted by area where latitude is among them."""
+    dims = list(field.dims) if over is None else list(over)
+    if "lat" in dims and "lat" in field.coords:
+        return field.weighted(np.cos(np.deg2rad(field["lat"]))).mean(dims)
+    return field.mean(dims)
+
+
+def _difference(forecast: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    forecast, truth = xr.align(forecast, truth, join="exact")
+    return forecast.astype(np.float64) - truth.astype(np.float64)
+
+
+def _by_cell(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray], ensemble: xr.DataArray, truth: xr.DataArray
+) -> xr.DataArray:
+    """`function` of members (M, cells) and truth (cells,) in double precision, a block of cells at a time."""
+    ensemble, truth = xr.align(ensemble, truth, join="exact", exclude=["draw"])
+    if set(ensemble.dims) != {"draw", *truth.dims}:
+        raise ValueError(
+            f"expected an ensemble with the dimension draw and those of the truth, got {ensemble.dims} and "
+            f"{truth.dims}; rename or select"
+        )
+    members = ensemble.transpose("draw", *truth.dims).values.reshape(ensemble.sizes["draw"], -1)
+    flat = truth.values.ravel()
+    size = max(1, _BLOCK // len(members))
+    blocks = [
+        function(members[:, start : start + size].astype(np.float64), flat[start : start + size].astype(np.float64))
+        for start in range(0, flat.size, size)
+    ]
+    return truth.copy(data=np.concatenate(blocks).reshape(truth.shape)).drop_attrs()
+
+
+def _at_least_two(ensemble: xr.DataArray) -> None:
+    if ensemble.sizes["draw"] < 2:
+        raise ValueError("expected at least two draws to measure spread, got 1; draw more")
+
+
+def _units(field: xr.DataArray) -> str:
+    return str(field.attrs.get("units", ""))

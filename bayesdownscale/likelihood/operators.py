@@ -1,0 +1,149 @@
+"""Linear observation operators H with exact adjoints: area means, snapshots, time means, and their products.
+
+Each is a matrix along one axis, or one along latitude and one along longitude, stored as such; the adjoint is
+the transposed matrices. NumPyro programs call them on fields in physical units.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesdownscale.data.grid import Grid
+
+TOLERANCE = 1e-6  # degrees by which coarse cells may overhang the fine grid
+
+
+class LinearOperator(eqx.Module):
+    """A linear map of fields (time, variable, lat, lon); leading batch dimensions pass through.
+
+    `H(x)` applies it, `H.T` is its adjoint (an operator again), `A @ B` applies B first.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, x: Array) -> Array:
+        """H x."""
+
+    @property
+    @abc.abstractmethod
+    def T(self) -> "LinearOperator":
+        """The adjoint: <H x, y> = <x, H.T y>."""
+
+    def __matmul__(self, other: Any) -> "LinearOperator":
+        if not isinstance(other, LinearOperator):
+            raise TypeError(
+                f"expected an operator on the right of @, got {type(other).__name__}; apply operators as H(x)"
+            )
+        return Product(self, other)
+
+
+class Product(LinearOperator):
+    """`outer` after `inner`."""
+
+    outer: LinearOperator
+    inner: LinearOperator
+
+    def __call__(self, x: Array) -> Array:
+        return self.outer(self.inner(x))
+
+    @property
+    def T(self) -> LinearOperator:
+        return Product(self.inner.T, self.outer.T)
+
+
+class AlongTime(LinearOperator):
+    """A matrix along the time axis."""
+
+    weights: Float[Array, "out time"]
+
+    def __call__(self, x: Array) -> Array:
+        _check_sizes("times", x.shape[-4], self.weights.shape[1])
+        return jnp.einsum("st,...tvij->...svij", self.weights, x)
+
+    @property
+    def T(self) -> LinearOperator:
+        return AlongTime(self.weights.T)
+
+
+class AlongSpace(LinearOperator):
+    """A matrix along latitude and one along longitude."""
+
+    lat_weights: Float[Array, "lat_out lat"]
+    lon_weights: Float[Array, "lon_out lon"]
+
+    def __call__(self, x: Array) -> Array:
+        _check_sizes("latitudes", x.shape[-2], self.lat_weights.shape[1])
+        _check_sizes("longitudes", x.shape[-1], self.lon_weights.shape[1])
+        return jnp.einsum("ai,bj,...ij->...ab", self.lat_weights, self.lon_weights, x)
+
+    @property
+    def T(self) -> LinearOperator:
+        return AlongSpace(self.lat_weights.T, self.lon_weights.T)
+
+
+def _check_sizes(what: str, got: int, expected: int) -> None:
+    if got != expected:
+        raise ValueError(
+            f"expected a field with {expected} {what}, got {got}; make the operator for the field's own grid and times"
+        )
+
+
+def _overlap(fine: np.ndarray, coarse: np.ndarray, name: str, measure: Callable) -> np.ndarray:
+    """Share of each coarse interval that each fine interval covers, (n_coarse, n_fine), from edges [degrees] in
+    any order, lengths taken in `measure`. Rows sum to one; an uncovered coarse interval raises."""
+    low, high = np.minimum(fine[:-1], fine[1:]), np.maximum(fine[:-1], fine[1:])
+    c_low, c_high = np.minimum(coarse[:-1], coarse[1:]), np.maximum(coarse[:-1], coarse[1:])
+    outside = np.flatnonzero((c_low < low.min() - TOLERANCE) | (c_high > high.max() + TOLERANCE))
+    if outside.size:
+        k = int(outside[0])
+        raise ValueError(
+            f"expected coarse {name} cells inside the fine grid ({low.min():g} to {high.max():g}), got one from "
+            f"{c_low[k]:g} to {c_high[k]:g}; crop the coarse grid to the fine domain"
+        )
+    top, bottom = np.minimum(high, c_high[:, None]), np.maximum(low, c_low[:, None])
+    covered = np.where(top > bottom, measure(top) - measure(bottom), 0.0)
+    return covered / covered.sum(1, keepdims=True)
+
+
+def area_mean(fine: Grid, coarse: Grid) -> LinearOperator:
+    """Means over coarse cells weighted by area on the sphere: (..., lat, lon) to (..., coarse lat, coarse lon).
+
+    On latitude-longitude grids the overlap of two cells is a product of an interval in longitude and one in
+    sin(latitude), so fractional overlaps are exact (Jones 1999, doi:10.1175/1520-0493). Raises `ValueError`
+    for coarse cells not wholly inside the fine grid.
+    """
+    lat = _overlap(fine.lat_bounds, coarse.lat_bounds, "latitude", lambda b: np.sin(np.deg2rad(b)))
+    lon = _overlap(fine.lon_bounds, coarse.lon_bounds, "longitude", lambda b: b)
+    return AlongSpace(jnp.asarray(lat, jnp.float32), jnp.asarray(lon, jnp.float32))
+
+
+def snapshots(fine_times: np.ndarray, coarse_times: np.ndarray) -> LinearOperator:
+    """The field at `coarse_times`, each of which must be one of `fine_times` (datetime64)."""
+    fine, coarse = (np.asarray(t, "datetime64[ns]") for t in (fine_times, coarse_times))
+    same = coarse[:, None] == fine
+    absent = np.flatnonzero(~same.any(1))
+    if absent.size:
+        raise ValueError(
+            f"expected observed times among the field's {fine.size} times ({fine[0]} to {fine[-1]}), got "
+            f"{coarse[absent[0]]}; choose the prior's times with prior.spanning(coarse.times), or a time mean"
+        )
+    return AlongTime(jnp.asarray(same, jnp.float32))
+
+
+def time_mean(fine_times: np.ndarray, bounds: np.ndarray) -> LinearOperator:
+    """Means over intervals: `bounds` (n, 2) datetime64, start inclusive, end exclusive; the field at each fine
+    time stands for the time from it to the next. Raises `ValueError` for an interval with no fine time."""
+    fine = np.asarray(fine_times, "datetime64[ns]")
+    bounds = np.asarray(bounds, "datetime64[ns]")
+    inside = (fine >= bounds[:, :1]) & (fine < bounds[:, 1:])
+    empty = np.flatnonzero(~inside.any(1))
+    if empty.size:
+        start, end = bounds[empty[0]]
+        raise ValueError(
+            f"expected field times between {start} and {end}, got none; the field spans {fine[0]} to {fine[-1]}"
+        )
+    return AlongTime(jnp.asarray(inside / inside.sum(1, keepdims=True), jnp.float32))

@@ -1,0 +1,215 @@
+"""Reading a NumPyro program: from `model(y=...)` to log p(y | x, theta) of its one field site."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from bayesdownscale._types import Field, Scalar
+
+Theta = Mapping[str, Any]  # numbers or arrays by site name
+
+
+class ProgramError(ValueError):
+    """A program that cannot be read as prior x likelihood with one field; the sentence names the site."""
+
+
+class GaussianTerm(NamedTuple):
+    """One observed Normal site: `residual` = y - mean and `variance`, where observed; zero residual and infinite
+    variance where missing. Same shape, physical units."""
+
+    residual: Array
+    variance: Array
+
+
+class set_field(Messenger):
+    """A NumPyro handler that gives the field site of a program the value `x`, as an observation of density one:
+    neither the prior's sampler nor its density is called. `is_field` recognises the site by its distribution."""
+
+    def __init__(self, fn: Callable, x: Field, is_field: Callable[[Any], bool]):
+        self.x, self.is_field = x, is_field
+        super().__init__(fn)
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"] and self.is_field(msg["fn"]):
+            msg["infer"] = {**msg.get("infer", {}), "field_prior": msg["fn"]}
+            msg["fn"] = dist.Delta(self.x, event_dim=self.x.ndim)
+            msg["value"], msg["is_observed"] = self.x, True
+
+
+class Program:
+    """A NumPyro program with one field site, read once and checked.
+
+    **Arguments:** `model`, its `args` and `kwargs` (data included), and `is_field`, which recognises the
+    field's prior. **Raises** `ProgramError` when there is not exactly one field site, when nothing is observed,
+    when data and distribution have different shapes (they would broadcast), or for `obs_mask`, subsampling
+    plates and latent sites that depend on the field, which this reader does not take.
+
+    Attributes: `field` (site name), `prior` (its distribution), `latents` (names of the parameters theta),
+    `observed` (names of the data's sites).
+    """
+
+    def __init__(self, model: Callable, args: tuple, kwargs: dict, is_field: Callable[[Any], bool]):
+        self.model, self.args, self.kwargs, self.is_field = model, args, kwargs, is_field
+        prior, self.field = self._find_field()
+        self.prior = prior
+        self.shape = prior.event_shape
+        sites = self._sites(jnp.zeros(self.shape), {})
+        self.latents = [n for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]]
+        self.observed = [n for n, s in sites.items() if _is_data(s)]
+        self._check(sites)
+
+    def bind(self, data: tuple[tuple, dict]) -> "Program":
+        """This program, already checked, on other `data` = (args, kwargs) of the same shapes (tracers too)."""
+        bound = object.__new__(Program)
+        bound.__dict__.update(self.__dict__, args=data[0], kwargs=data[1])
+        return bound
+
+    def abstract(self) -> "AbstractProgram":
+        """What is left of this program without its data."""
+        return AbstractProgram(self)
+
+    def observed_values(self) -> dict[str, np.ndarray]:
+        """The data of each observed site."""
+        sites = self._sites(jnp.zeros(self.shape), {})
+        return {name: np.asarray(sites[name]["value"]) for name in self.observed}
+
+    def _find_field(self) -> tuple[Any, str]:
+        found: list[tuple[str, Any]] = []
+
+        class Stop(Messenger):
+            def process_message(inner, msg):  # noqa: N805
+                if msg["type"] == "sample" and self.is_field(msg["fn"]):
+                    if msg["is_observed"]:
+                        raise ProgramError(
+                            f"site {msg['name']!r}: expected the field to be unknown, got it observed; "
+                            "give the data to another site"
+                        )
+                    found.append((msg["name"], msg["fn"]))
+                    msg["value"] = jnp.zeros(msg["fn"].shape())
+
+        with handlers.seed(rng_seed=0), Stop():
+            self.model(*self.args, **self.kwargs)
+        if len(found) != 1:
+            names = ", ".join(repr(name) for name, _ in found) or "none"
+            raise ProgramError(
+                f"expected exactly one site with a field prior in the program, got {names}; "
+                'write x = numpyro.sample("weather", prior) once'
+            )
+        return found[0][1], found[0][0]
+
+    def _sites(self, x: Field, theta: Theta) -> dict[str, dict]:
+        program = handlers.substitute(set_field(self.model, x, self.is_field), data=dict(theta))
+        return handlers.trace(handlers.seed(program, rng_seed=0)).get_trace(*self.args, **self.kwargs)
+
+    def _check(self, sites: dict[str, dict]) -> None:
+        if not self.observed:
+            raise ProgramError(
+                "expected at least one observed site in the program, got none; write "
+                "numpyro.sample(name, distribution, obs=y) and pass y"
+            )
+        for name, site in sites.items():
+            if name.endswith("_observed") and f"{name.removesuffix('_observed')}_unobserved" in sites:
+                raise ProgramError(
+                    f"site {name.removesuffix('_observed')!r} uses obs_mask, which hides latent values in the data; "
+                    "use distribution.mask(isfinite(y)) instead"
+                )
+            if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
+                raise ProgramError(f"plate {name!r} subsamples the data; pass all of them")
+        for name in self.observed:
+            got, expected = np.shape(sites[name]["value"]), sites[name]["fn"].shape()
+            if got != expected:
+                raise ProgramError(
+                    f"site {name!r}: expected data of shape {expected}, the shape of its distribution, got {got}; "
+                    "they would broadcast silently"
+                )
+        if self.latents:
+            theta = {name: sites[name]["value"] for name in self.latents}
+            other = self._sites(jnp.ones(self.shape), theta)
+            for name in self.latents:
+                before, after = (s[name]["fn"].log_prob(theta[name]) for s in (sites, other))
+                if not np.array_equal(before, after, equal_nan=True):
+                    raise ProgramError(
+                        f"latent site {name!r} depends on the field; make it a deterministic function of the field "
+                        "or observe it"
+                    )
+
+    def log_likelihood(self, x: Field, theta: Theta | None = None) -> Scalar:
+        """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales."""
+        sites = self._sites(x, theta or {})
+        total = jnp.zeros(())
+        for name, site in sites.items():
+            if site["type"] != "sample" or not site["is_observed"] or name == self.field:
+                continue
+            log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
+            total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
+        return total
+
+    def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
+        """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
+        sites = self._sites(x, theta or {})
+        return [_gaussian_term(name, sites[name]) for name in self.observed]
+
+    def given_field(self, x: Field) -> Callable:
+        """The program of theta given the field: what NUTS needs to draw p(theta | x, y)."""
+        return set_field(self.model, x, self.is_field)
+
+    def draw_theta(self, key: Any) -> Theta:
+        """theta from its prior, the field at zero (no latent site depends on it)."""
+        program = set_field(self.model, jnp.zeros(self.shape), self.is_field)
+        sites = handlers.trace(handlers.seed(program, key)).get_trace(*self.args, **self.kwargs)
+        return {name: sites[name]["value"] for name in self.latents}
+
+
+class AbstractProgram:
+    """A checked program without data, equal to every other reading of the same model with the same shapes: a
+    static argument of compiled functions. `bind(data)` gives the program back."""
+
+    def __init__(self, program: Program):
+        self._program = program.bind(((), {}))
+        self._program.prior = None
+        p = self._program
+        self._key = (p.model, p.is_field, p.field, p.shape, tuple(p.latents), tuple(p.observed))
+
+    def bind(self, data: tuple[tuple, dict]) -> Program:
+        return self._program.bind(data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AbstractProgram) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _is_data(site: dict) -> bool:
+    return (
+        site["type"] == "sample"
+        and site["is_observed"]
+        and not isinstance(site["fn"], dist.Unit)
+        and "field_prior" not in site["infer"]
+    )
+
+
+def _gaussian_term(name: str, site: dict) -> GaussianTerm:
+    mask = jnp.ones(jnp.shape(site["value"]), bool)
+    fn = site["fn"]
+    while not isinstance(fn, dist.Normal):
+        if isinstance(fn, dist.MaskedDistribution):
+            given = jnp.asarray(fn._mask)
+            mask = mask & given.reshape(given.shape + (1,) * (mask.ndim - given.ndim))
+        elif not isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+            raise ProgramError(
+                f"site {name!r}: this guidance method needs Normal noise, got {type(fn).__name__}; "
+                "use moment matching, which takes any differentiable likelihood"
+            )
+        fn = fn.base_dist
+    residual = site["value"] - fn.loc
+    variance = jnp.broadcast_to(jnp.square(fn.scale), residual.shape)
+    return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))
+
+

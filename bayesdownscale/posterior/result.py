@@ -1,0 +1,120 @@
+"""Draws with their labels: the result of every sampler, and its ArviZ DataTree."""
+
+import datetime
+import warnings
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from bayesdownscale.data.fields import Fields
+from bayesdownscale.data.grid import Coords
+
+PACKAGES = ("jax", "equinox", "diffrax", "numpyro")
+STATS = {
+    "n_evaluations": ("evaluations of the prior's denoiser", "1"),
+    "n_products": ("vector-Jacobian products of the prior's denoiser", "1"),
+    "krylov_iterations": ("Krylov iterations, summed over solver steps", "1"),
+    "coarse_residual": ("root mean square of (y - H x) / noise standard deviation", "1"),
+    "diverging": ("draw with a number that is not finite", "1"),
+}
+
+
+@dataclass
+class Posterior:
+    """Draws from p(x, theta | y).
+
+    `field_name`: the field's site; `fields` (draw, time, variable, lat, lon) in physical units; `theta`: each
+    (draw, ...); `stats`: each (draw,); `observed`: the data of each observed site; `labels`: the `Fields` that
+    were given as data, for their coordinates; `attrs`: provenance.
+    """
+
+    field_name: str
+    fields: np.ndarray
+    theta: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    observed: dict[str, np.ndarray]
+    coords: Coords
+    labels: list[Fields] = field(default_factory=list)
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        bad = self.stats["diverging"]
+        if bad.all():
+            raise FloatingPointError(
+                f"expected finite draws, got none among {bad.size}; the likelihood overflows or the prior does not "
+                "fit the data: check units and noise scale"
+            )
+        if bad.any():
+            warnings.warn(
+                f"{int(bad.sum())} of {bad.size} draws are not finite; they are marked in "
+                "sample_stats.diverging and must not be used",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def get_samples(self) -> dict[str, np.ndarray]:
+        """All draws by site name, as NumPyro's MCMC gives them."""
+        return {self.field_name: self.fields, **self.theta}
+
+    def to_datatree(self, truth: Fields | None = None) -> xr.DataTree:
+        """An ArviZ 1.x DataTree: `posterior` with one variable per physical variable (chain, draw, time, lat,
+        lon) and one per parameter, `sample_stats`, `observed_data`, and `truth` when it is known."""
+        chain_draw = {"chain": [0], "draw": np.arange(self.fields.shape[0])}
+        posterior = {
+            v.name: (("chain", "draw", "time", "lat", "lon"), self.fields[None, :, :, k], v.cf_attrs())
+            for k, v in enumerate(self.coords.variables)
+        }
+        for name, value in self.theta.items():
+            dims = ("chain", "draw", *(f"{name}_dim_{i}" for i in range(value.ndim - 1)))
+            posterior[name] = (dims, value[None])
+        stats = {
+            name: (("chain", "draw"), value[None], dict(zip(("long_name", "units"), STATS[name], strict=True)))
+            for name, value in self.stats.items()
+        }
+        place = self.coords.to_xarray()
+        groups = {
+            "/": xr.Dataset(attrs={**self.attrs, "draws": self.fields.shape[0]}),
+            "/posterior": xr.Dataset(posterior, {**chain_draw, **{n: place[n] for n in ("time", "lat", "lon")}}),
+            "/sample_stats": xr.Dataset(stats, chain_draw),
+            "/observed_data": self._observed_data(),
+        }
+        if truth is not None:
+            groups["/truth"] = truth.to_dataset()
+        return xr.DataTree.from_dict(groups)
+
+    def _observed_data(self) -> xr.Dataset:
+        data, coords = {}, {}
+        for name, value in self.observed.items():
+            match = [f for f in self.labels if f.values.shape == value.shape]
+            if match:
+                labels = match[0].coords
+                dims = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
+                place = labels.to_xarray()
+                for axis in ("time", "lat", "lon"):
+                    coords[f"{axis}_coarse"] = (f"{axis}_coarse", place[axis].values, place[axis].attrs)
+                coords["variable"] = ("variable", [v.name for v in labels.variables])
+                units = {v.units for v in labels.variables}
+                data[name] = (dims, value, {"units": units.pop()} if len(units) == 1 else {})
+            else:
+                data[name] = (tuple(f"{name}_dim_{i}" for i in range(value.ndim)), value)
+        return xr.Dataset(data, coords)
+
+
+def provenance(method: str, **settings: Any) -> dict[str, Any]:
+    """What to store with a result: package versions, device, time, and the `settings` of the run."""
+    try:
+        own = version("bayesdownscale")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {
+        "bayesdownscale_version": own,
+        "method": method,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": jax.devices()[0].device_kind,
+        **{f"{p}_version": version(p) for p in PACKAGES},
+        **settings,
+    }

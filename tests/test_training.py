@@ -1,0 +1,172 @@
+"""Training: it learns, skips what is missing, stops in time, and resumes bit for bit."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesdownscale.prior.checkpoint import CheckpointError
+from bayesdownscale.prior.denoiser import Context
+from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.gaussian import GaussianField
+from bayesdownscale.prior.network import UNet, UNetConfig
+from bayesdownscale.prior.noise import NoiseLevels
+from bayesdownscale.prior.trained import static_channels, train_prior
+from bayesdownscale.prior.training import TrainingConfig, Windows, start, train, window_starts
+
+HOURS = np.datetime64("2020-01-01", "ns") + np.arange(12) * np.timedelta64(1, "h")
+
+
+class Killed(Exception):
+    pass
+
+
+def kill(*_):
+    raise Killed
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_killed_training_resumes_bit_for_bit(trained_folder, toy_fields, tiny, tmp_path):
+    """Killed after the first checkpoint, again between checkpoints, then left to end: all files are the same
+    bytes as without interruption."""
+    with pytest.raises(Killed):
+        train_prior(toy_fields, tmp_path, **tiny, on_progress=kill)
+    with pytest.raises(Killed):
+        train_prior(toy_fields, tmp_path, **tiny, on_step=lambda step: kill() if step == 6 else None)
+    steps = []
+    train_prior(toy_fields, tmp_path, **tiny, on_step=steps.append)
+    assert steps == [5, 6, 7, 8]
+    assert contents(tmp_path) == contents(trained_folder)
+
+
+def test_a_finished_training_is_left_as_it_is(trained_folder, toy_fields, tiny):
+    before = contents(trained_folder)
+    train_prior(toy_fields, trained_folder, **tiny, on_step=kill, on_progress=kill)
+    assert contents(trained_folder) == before
+
+
+def test_other_settings_or_data_in_the_same_folder_are_refused(trained_folder, toy_fields, tiny):
+    longer = {**tiny, "training": dataclasses.replace(tiny["training"], steps=16)}
+    other_data = dataclasses.replace(toy_fields, values=toy_fields.values + 1)
+    for fields, settings in (
+        (toy_fields, longer),
+        (other_data, tiny),
+        (toy_fields, {**tiny, "n_modes": 4}),
+        (toy_fields, {**tiny, "validation_share": 1 / 6}),
+        (toy_fields, {**tiny, "statics": np.ones((6, 7, 1), np.float32)}),
+    ):
+        with pytest.raises(CheckpointError, match="other settings or data; choose another folder"):
+            train_prior(fields, trained_folder, **settings, on_step=kill)
+
+
+def two_fronts(n: int, seed: int) -> np.ndarray:
+    """Windows (n, 1, 4, 4): a front in one of two places; as a Gaussian, one direction of variance."""
+    rng = np.random.default_rng(seed)
+    front = np.linspace(-1.5, 1.5, 16).reshape(4, 4)
+    values = rng.choice([-1, 1], (n, 1, 1)) * front + 0.1 * rng.normal(size=(n, 4, 4))
+    return values[:, None].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """The denoiser before training, the noise levels, and windows to train and to validate on."""
+    front = np.linspace(-1.5, 1.5, 16)
+    front /= np.linalg.norm(front)
+    variance = np.mean((two_fronts(500, 0).reshape(500, 16) @ front) ** 2)
+    field = GaussianField(
+        jnp.asarray(front.reshape(1, 1, 4, 4), jnp.float32),
+        jnp.ones((1, 1, 1)),
+        jnp.full((1, 1), variance, jnp.float32),
+        jnp.asarray(0.01),
+    )
+    config = UNetConfig(widths=(8,), blocks=1, embedding=8, heads=2, dropout=0.0)
+    net = UNet(*map(int, (2 + 1, 1)), config, key=jax.random.key(0))
+    windows = lambda seed: Windows(two_fronts(64, seed), Context(jnp.zeros(64), jnp.zeros(64)), np.arange(64))
+    denoiser = DiffusionDenoiser(field, net, jnp.zeros((4, 4, 1)), season=False)
+    return denoiser, NoiseLevels(0.05, 20.0), windows(1), windows(2)
+
+
+def test_the_network_learns_what_is_not_gaussian(toy):
+    """The exact denoiser of two points brings the loss far below that of the best linear denoiser."""
+    denoiser, *rest = toy
+    config = TrainingConfig(
+        steps=300, batch=32, learning_rate=1e-2, warmup=20, validate_every=100, ema=0.97, amplitude=0.0
+    )
+    seen = []
+    train(denoiser, *rest, config, start(denoiser, config), on_validation=lambda _, p: seen.append(p))
+    assert [p.step for p in seen] == [100, 200, 300]
+    assert 0.5 < seen[0].linear_loss < 1.5
+    assert seen[-1].validation_loss < 0.8 * seen[0].linear_loss
+    assert seen[-1].best_loss == min(p.validation_loss for p in seen)
+
+
+def test_training_stops_when_validation_no_longer_improves(toy):
+    """With a learning rate of zero only the first validation is an improvement, on nothing at all."""
+    denoiser, *rest = toy
+    config = TrainingConfig(steps=40, batch=2, learning_rate=0.0, validate_every=2, patience=3)
+    state = train(denoiser, *rest, config, start(denoiser, config))
+    assert int(state.best_step) == 2
+    assert int(state.step) == 2 + 3 * 2
+
+
+def test_steps_with_missing_values_are_skipped(toy_fields, tiny, tmp_path):
+    """A NaN in one cell at two times, and an hour missing between others: every loss is finite."""
+    values = toy_fields.values.copy()
+    values[[20, 117], 0, 2, 3] = np.nan
+    keep = np.delete(np.arange(120), 50)
+    fields = dataclasses.replace(toy_fields, values=values).isel_times(keep)
+    seen = []
+    prior = train_prior(fields, tmp_path, **tiny, on_progress=seen.append)
+    assert np.all(np.isfinite([[p.training_loss, p.validation_loss] for p in seen]))
+    leaves = jax.tree.leaves((prior.denoiser, prior.standardisation))
+    assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
+
+
+def test_a_gap_after_the_first_time_does_not_set_the_spacing(toy_fields, tiny, tmp_path):
+    prior = train_prior(toy_fields.isel_times(np.delete(np.arange(120), [1, 2])), tmp_path, **tiny)
+    assert np.all(np.diff(prior.times) == np.timedelta64(1, "h"))
+
+
+def test_nothing_but_missing_values_is_refused(toy_fields, tiny, tmp_path):
+    empty = dataclasses.replace(toy_fields, values=np.full_like(toy_fields.values, np.nan))
+    with pytest.raises(ValueError, match="toy: every time step has missing values"):
+        train_prior(empty, tmp_path, **tiny)
+
+
+class TestWindowStarts:
+    def test_all_of_an_unbroken_series(self):
+        np.testing.assert_array_equal(window_starts(HOURS, 5), np.arange(8))
+        np.testing.assert_array_equal(window_starts(HOURS, 12), [0])
+        np.testing.assert_array_equal(window_starts(HOURS, 1), np.arange(12))
+
+    def test_none_across_a_gap(self):
+        times = np.delete(HOURS, 6)  # 0..5 and 7..11
+        np.testing.assert_array_equal(window_starts(times, 5), [0, 1, 6])
+
+    def test_none_over_a_masked_step(self):
+        mask = np.arange(12) != 3
+        np.testing.assert_array_equal(window_starts(HOURS, 4, mask), [4, 5, 6, 7, 8])
+
+    def test_two_steps_and_a_gap(self):
+        """The usual step is one that occurs, never the middle of two."""
+        np.testing.assert_array_equal(window_starts(HOURS[[0, 1, 6]], 2), [0])
+
+    def test_too_short_is_refused(self):
+        with pytest.raises(ValueError, match="expected at least one run of 13 equally spaced times"):
+            window_starts(HOURS, 13)
+
+
+def test_static_channels_are_standardised(gaussian_prior):
+    extra = np.random.default_rng(0).normal(3, 9, (2, 3, 2))
+    channels = static_channels(gaussian_prior.standardisation, gaussian_prior.grid, extra)
+    assert channels.shape == (2, 3, 2 + 5 * 2 + 2)
+    np.testing.assert_allclose(channels.mean((0, 1)), 0, atol=1e-6)
+    np.testing.assert_allclose(channels.std((0, 1)), 1, rtol=1e-5)
+    flat = static_channels(gaussian_prior.standardisation, gaussian_prior.grid, np.ones((2, 3, 1)))
+    np.testing.assert_array_equal(flat[..., -1], 0)
