@@ -78,9 +78,7 @@ def copy_recipes(folder: str | os.PathLike[str]) -> Path:
     """
     folder = Path(folder).expanduser().absolute()
     if os.path.lexists(folder) and not _is_empty_folder(folder):
-        raise FileExistsError(
-            f"{folder} exists and is not an empty folder; choose another name for the study"
-        )
+        raise FileExistsError(f"{folder} exists and is not an empty folder; choose another name for the study")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
@@ -103,8 +101,6 @@ def _is_empty_folder(folder: Path) -> bool:
 
 
 def _folder(kind: Kind) -> Path:
-    if kind not in _KINDS:
-        raise ValueError(f"expected a kind of program among {', '.join(_KINDS)}, got '{kind}'")
     shipped = _package() / "_recipes" / kind
     return shipped if shipped.is_dir() else _package().parent / kind
 

@@ -14,6 +14,12 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """What takes over a second to compile is kept for the other tests of the session."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+
+
 @pytest.fixture
 def optimised():
     """Compile as users do, for tests of what the compiler makes."""
@@ -102,7 +108,7 @@ def tiny():
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.training import TrainingConfig
 
-    network = UNetConfig(widths=(4, 8), blocks=1, embedding=8, heads=2, dropout=0.1)
+    network = UNetConfig(widths=(4,), blocks=1, embedding=8, heads=2, dropout=0.1)
     training = TrainingConfig(steps=8, batch=4, warmup=2, validate_every=4)
     return {"window": 3, "n_modes": 5, "network": network, "training": training}
 

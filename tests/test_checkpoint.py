@@ -118,7 +118,7 @@ def test_a_description_that_is_none(folder, text):
         lambda r: r.update(window=4),
         lambda r: r.pop("architecture"),
         lambda r: r["architecture"].update(modes=4),
-        lambda r: r["architecture"]["network"].update(widths=[4, 16]),
+        lambda r: r["architecture"]["network"].update(widths=[8]),
         lambda r: r["architecture"]["network"].update(depth=3),
         lambda r: r["levels"].update(sigma_min=1e9),
         lambda r: r["levels"].pop("sigma_max"),

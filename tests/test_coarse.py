@@ -44,9 +44,7 @@ def test_coarse_takes_anything_with_coords_and_a_choice_of_variables(nc):
 
 def test_coarse_without_the_variable_or_with_two(nc):
     ds = coarse_dataset()
-    with pytest.raises(
-        DataError, match=r"named 't2m' .*standard_name 'air_temperature' in .*, got 'tas', 'tasmax'"
-    ):
+    with pytest.raises(DataError, match=r"named 't2m' .*standard_name 'air_temperature' in .*, got 'tas', 'tasmax'"):
         open_coarse(nc(ds.assign(tasmax=ds.tas)), domain())
     other = ds.rename(tas="wind")
     del other.wind.attrs["standard_name"]

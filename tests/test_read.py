@@ -61,9 +61,7 @@ def test_variables_are_picked_in_order_or_listed(nc):
 
 
 def test_no_weather_in_file(nc):
-    with pytest.raises(
-        DataError, match=r"expected variables on time, latitude and longitude .*'orog\(lat, lon\)'"
-    ):
+    with pytest.raises(DataError, match=r"expected variables on time, latitude and longitude .*'orog\(lat, lon\)'"):
         open_fields(nc(coarse_dataset().drop_vars("tas").assign(orog=(("lat", "lon"), np.ones((2, 2))))))
 
 
@@ -77,11 +75,7 @@ def test_usual_names_and_single_extra_dimensions(nc):
 
 
 def test_cf_attributes_find_unusual_names(nc):
-    ds = (
-        coarse_dataset()
-        .drop_vars(["lat_bnds", "lon_bnds"])
-        .rename({"lat": "phi", "lon": "lam", "time": "when"})
-    )
+    ds = coarse_dataset().drop_vars(["lat_bnds", "lon_bnds"]).rename({"lat": "phi", "lon": "lam", "time": "when"})
     ds.phi.attrs, ds.lam.attrs = {"units": "degrees_north"}, {"standard_name": "longitude"}
     ds.when.attrs = {"standard_name": "time"}
     np.testing.assert_array_equal(open_fields(nc(ds)).values[:, 0], ds.tas.values)
@@ -106,9 +100,7 @@ def test_levels_and_other_grids_are_refused(nc):
     with pytest.raises(DataError, match=r"'tas' in .* got also 'plev \(2\)'"):
         open_fields(nc(ds.expand_dims({"plev": [850.0, 500.0]})))
     turned = ds.rename({"lat": "rlat", "lon": "rlon"})
-    turned = turned.assign_coords(
-        lat=(("rlat", "rlon"), np.ones((2, 2))), lon=(("rlat", "rlon"), np.ones((2, 2)))
-    )
+    turned = turned.assign_coords(lat=(("rlat", "rlon"), np.ones((2, 2))), lon=(("rlat", "rlon"), np.ones((2, 2))))
     with pytest.raises(DataError, match=r"expected a regular grid .* 'tas'"):
         open_fields(nc(turned))
     cells = ds.stack(cell=("lat", "lon")).reset_index("cell")

@@ -113,23 +113,22 @@ def test_training_stops_when_validation_no_longer_improves(toy):
     state = train(denoiser, *rest, config, start(denoiser, config))
     assert int(state.best_step) == 2
     assert int(state.step) == 2 + 3 * 2
+    again = train(denoiser, *rest, config, state, on_step=kill)
+    assert int(again.step) == int(state.step)
 
 
-def test_steps_with_missing_values_are_skipped(toy_fields, tiny, tmp_path):
-    """A NaN in one cell at two times, and an hour missing between others: every loss is finite."""
+def test_missing_values_and_gaps_are_skipped(toy_fields, tiny, tmp_path):
+    """A cell is missing at two times, and hours are left out after the first and in the middle: every loss is
+    finite, and the spacing of the prior is an hour."""
     values = toy_fields.values.copy()
     values[[20, 117], 0, 2, 3] = np.nan
-    keep = np.delete(np.arange(120), 50)
+    keep = np.delete(np.arange(120), [1, 2, 50])
     fields = dataclasses.replace(toy_fields, values=values).isel_times(keep)
     seen = []
     prior = train_prior(fields, tmp_path, **tiny, on_progress=seen.append)
     assert np.all(np.isfinite([[p.training_loss, p.validation_loss] for p in seen]))
     leaves = jax.tree.leaves((prior.denoiser, prior.standardisation))
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
-
-
-def test_a_gap_after_the_first_time_does_not_set_the_spacing(toy_fields, tiny, tmp_path):
-    prior = train_prior(toy_fields.isel_times(np.delete(np.arange(120), [1, 2])), tmp_path, **tiny)
     assert np.all(np.diff(prior.times) == np.timedelta64(1, "h"))
 
 
@@ -170,3 +169,9 @@ def test_static_channels_are_standardised(gaussian_prior):
     np.testing.assert_allclose(channels.std((0, 1)), 1, rtol=1e-5)
     flat = static_channels(gaussian_prior.standardisation, gaussian_prior.grid, np.ones((2, 3, 1)))
     np.testing.assert_array_equal(flat[..., -1], 0)
+
+
+def test_a_new_state_has_the_types_of_a_later_one(toy):
+    """A weak type would compile the step twice."""
+    denoiser, *_ = toy
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(start(denoiser, TrainingConfig())))

@@ -1,17 +1,19 @@
 """Make bayesdownscale/diagnostics/coastlines_50m.npz from Natural Earth.
 
-Source: Natural Earth 4.1.0, physical vectors 1:50m, land (public domain, naturalearthdata.com), as the TopoJSON
-file `land-50m.json` of the npm package world-atlas 2.0.2 (packaging under the ISC licence).
+Source: Natural Earth 4.1.0, physical vectors 1:50m, land (public domain, naturalearthdata.com), as the
+TopoJSON file `land-50m.json` of the npm package world-atlas 2.0.2 (packaging under the ISC licence).
 
     npm pack world-atlas@2.0.2 && tar xzf world-atlas-2.0.2.tgz
     python tools/make_coastlines.py package/land-50m.json bayesdownscale/diagnostics/coastlines_50m.npz
 
-TopoJSON already holds every line as integer steps on a grid of 0.0036 by 0.0017 degrees; the steps are kept as
-they are (int16), so nothing is lost. A step from one side of the antimeridian to the other is made the short
-way round, so a line may run a little past 180 degrees. Edges that are no coast are cut out: the antimeridian,
-and the southern rim of Antarctica at 90 S. Arrays written: `steps` (points, 2) int16, the first row of each line being zero;
-`starts` (lines, 2) int32, each line's first point; `lengths` (lines,) int32; `scale` and `origin` (2,) float64,
-with degrees = origin + scale * (start + cumulated steps), columns lon, lat.
+TopoJSON already holds every line as integer steps on a grid of 0.0036 by 0.0017 degrees; the steps are kept
+as they are (int16), so nothing is lost. A step from one side of the antimeridian to the other is made the
+short way round, so a line may run past 180 degrees. Edges that are no coast are cut out: the antimeridian,
+and the southern rim of Antarctica at 90 S.
+
+Arrays written: `steps` (points, 2) int16, the first row of each line being zero; `starts` (lines, 2) int32,
+each line's first point; `lengths` (lines,) int32; `scale` and `origin` (2,) float64. Degrees, columns lon and
+lat, are origin + scale * (start + cumulated steps).
 """
 
 import json

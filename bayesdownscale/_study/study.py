@@ -1,6 +1,4 @@
-"""Fine weather given a coarse model, and a report that judges it: `python study.py coarse.nc`."""
-
-import sys
+"""Fine weather given a coarse model, and a report that judges it. Run with `python study.py`."""
 
 import jax
 
@@ -8,12 +6,12 @@ import bayesdownscale as bd
 from models.area_mean import model  # yours now: change it, or write another beside it
 
 prior = bd.load_prior()  # hourly 2 m temperature over the British Isles; or bd.load_prior("your/prior")
-coarse = bd.open_coarse(sys.argv[1], like=prior)
+coarse = bd.open_coarse("coarse.nc", like=prior)  # the name of your file
 prior = prior.spanning(coarse.times)
 H = bd.area_mean(prior.grid, coarse.grid) @ bd.snapshots(prior.times, coarse.times)
 
 posterior = bd.GuidedSDE(model, steps=32).run(jax.random.key(0), prior, H, y=coarse, draws=16)
 
 tree = posterior.to_datatree()
-bd.write_atomic(tree, "posterior.zarr")
-bd.report(tree, "report.html")
+bd.write_atomic(tree, "posterior.zarr", overwrite=True)
+bd.report(tree, "report.html", overwrite=True)

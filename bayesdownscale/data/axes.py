@@ -54,9 +54,7 @@ def sorted_times(time: xr.DataArray, period: slice | None, path: Path) -> tuple[
         )
     years = time.values.astype("datetime64[Y]").astype(int) + 1970
     if not years.size or np.isnat(time.values).any() or years.min() < 1678 or years.max() > 2261:
-        raise DataError(
-            f"expected dates from 1678 to 2261 in {path}, got none, missing or other ones; drop these"
-        )
+        raise DataError(f"expected dates from 1678 to 2261 in {path}, got none, missing or other ones; drop these")
     # Dates stored as fractions of a day miss the hour by some microseconds.
     stamps = (time.values.astype("datetime64[us]").astype(np.int64) + 500) // 1000
     stamps = stamps.astype("datetime64[ms]")
@@ -84,9 +82,7 @@ def regular_grid(ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Pat
             name = coord.encoding.get("bounds", coord.attrs.get("bounds", f"{coord.name}_bnds"))
             found = name in ds.variables and ds[name].shape == (centres.size, 2)
             bounds = _decimal(ds[name].values) if found else None
-            edges.append(
-                edges_from_centres(centres) if bounds is None else edges_from_bounds(centres, bounds)
-            )
+            edges.append(edges_from_centres(centres) if bounds is None else edges_from_bounds(centres, bounds))
     except ValueError as error:
         raise DataError(f"{lat.name!r} and {lon.name!r} in {path}: {error}") from error
     return Grid(lats, lons, *edges)

@@ -63,8 +63,7 @@ def fetch(name: str, *, download: bool = True) -> Path:
         path = pooch.retrieve(wanted.url, known_hash=f"sha256:{wanted.sha256}", path=cache)
     except (OSError, ValueError) as error:  # no network, no such page, or another checksum
         raise DataError(
-            f"expected to download {wanted.file} from {wanted.url}, got {type(error).__name__}; "
-            f"try again, {place}"
+            f"expected to download {wanted.file} from {wanted.url}, got {type(error).__name__}; try again, {place}"
         ) from error
     return Path(path)
 

@@ -28,7 +28,5 @@ def edges_from_bounds(centres: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     low, high = centres + offset.min(axis=1), centres + offset.max(axis=1)
     first, last = (low, high) if centres[0] <= centres[-1] else (high, low)
     if not np.allclose(last[:-1], first[1:], rtol=0, atol=1e-3 * np.abs(high - low).max()):
-        raise ValueError(
-            "expected neighbouring cells to touch, got gaps or overlaps; correct the cell bounds"
-        )
+        raise ValueError("expected neighbouring cells to touch, got gaps or overlaps; correct the cell bounds")
     return np.round(np.append(first, last[-1]), 9)

@@ -41,9 +41,7 @@ class Fields:
     def isel_times(self, index: "slice | int | np.ndarray | list[int]") -> "Fields":
         """The fields at the times `index` (positions); a single position keeps the time axis."""
         index = np.atleast_1d(np.arange(self.times.size)[index])
-        return replace(
-            self, values=self.values[index], coords=replace(self.coords, times=self.coords.times[index])
-        )
+        return replace(self, values=self.values[index], coords=replace(self.coords, times=self.coords.times[index]))
 
     def crop(self, n_lat: int, n_lon: int) -> "Fields":
         """The first `n_lat` rows and `n_lon` columns."""

@@ -73,9 +73,7 @@ class Grid:
 
     def crop(self, n_lat: int, n_lon: int) -> "Grid":
         """The first `n_lat` rows and `n_lon` columns."""
-        return Grid(
-            self.lat[:n_lat], self.lon[:n_lon], self.lat_bounds[: n_lat + 1], self.lon_bounds[: n_lon + 1]
-        )
+        return Grid(self.lat[:n_lat], self.lon[:n_lon], self.lat_bounds[: n_lat + 1], self.lon_bounds[: n_lon + 1])
 
     def restrict(self, domain: "Grid") -> "tuple[np.ndarray, np.ndarray, Grid]":
         """The cells of this coarse grid that lie wholly in a prior's `domain`, in the order and convention of
@@ -100,9 +98,7 @@ class Grid:
             axes.append((index, centres[index], edges[:, index]))
             gaps = edges[0, index[1:]] - edges[1, index[:-1]]
             if not np.all(np.abs(gaps) <= 1e-3 * np.ptp(edges, 0).max()):
-                raise ValueError(
-                    "expected each cell once, side by side, got gaps or repeated cells; cut the grid"
-                )
+                raise ValueError("expected each cell once, side by side, got gaps or repeated cells; cut the grid")
         (rows, lat, lat_edges), (columns, lon, lon_edges) = axes
         if not (rows.size and columns.size):
             raise ValueError(

@@ -76,8 +76,7 @@ def open_dataset(path: Path, wanted: Sequence[str] = ()) -> xr.Dataset:
     except (OSError, ValueError, EOFError, KeyError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"expected a readable NetCDF, Zarr or GRIB file at {path}, got: {reason}; get the file again or "
-            "convert it"
+            f"expected a readable NetCDF, Zarr or GRIB file at {path}, got: {reason}; get the file again or convert it"
         ) from error
 
 
@@ -160,9 +159,7 @@ def load(array: xr.DataArray, path: Path) -> np.ndarray:
     try:
         values = np.asarray(array.values)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f"expected to read '{array.name}' in {path}, got: {error}; get the file again"
-        ) from error
+        raise DataError(f"expected to read '{array.name}' in {path}, got: {error}; get the file again") from error
     if values.dtype.kind == "f":
         values = np.where(np.abs(values) <= np.finfo(np.float32).max, values, np.nan)
     return values.astype(np.float32)

@@ -1,6 +1,7 @@
 """Reading back what this package wrote, and the truth to hold against it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,11 +18,13 @@ def open_posterior(path: str | Path) -> xr.DataTree:
     if not path.exists():
         raise DataError(f"{path}: expected a posterior, found no file there; check the path")
     engine = "zarr" if path.is_dir() else "netcdf4"
-    options = {"consolidated": False} if engine == "zarr" else {}
+    options: dict[str, Any] = {"consolidated": False} if engine == "zarr" else {}
     try:
         tree = xr.open_datatree(path, engine=engine, **options).load()
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: expected a posterior written by bayesdownscale, could not read it ({error})") from None
+        raise DataError(
+            f"{path}: expected a posterior written by bayesdownscale, could not read it ({error}); give such a file"
+        ) from None
     if "posterior" not in tree.children:
         raise DataError(f"{path}: expected a group 'posterior', got {sorted(tree.children)}; give a posterior file")
     return tree

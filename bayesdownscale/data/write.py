@@ -80,9 +80,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     return path
 
 
-def write_atomic(
-    data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str], overwrite: bool = False
-) -> Path:
+def write_atomic(data: xr.Dataset | xr.DataTree, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a dataset or a tree to NetCDF (.nc) or Zarr (.zarr), whole or not at all.
 
     The output is written beside `path` under a name starting with "." and renamed when complete; only then
@@ -101,9 +99,7 @@ def write_atomic(
             data.to_zarr(temporary, zarr_format=3, consolidated=False)
         _replace(temporary, path, overwrite)
     except OSError as error:
-        raise DataError(
-            f"expected to write {path}, got: {error}; free space or choose another --out"
-        ) from error
+        raise DataError(f"expected to write {path}, got: {error}; free space or choose another --out") from error
     finally:
         _remove(temporary)
     return path

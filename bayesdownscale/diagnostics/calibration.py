@@ -1,14 +1,17 @@
 """How far from uniform may a PIT histogram be? The answer that respects correlation between cells.
 
-Neighbouring cells and hours share their errors, so bands for independent cells are far too narrow. But if the
-posterior is right, the truth and the M members are exchangeable fields: each member, judged against the others
-and the truth, must look as the truth looks against the members. The range over members is what one truth, with
-all its correlation, may do by chance (a Monte Carlo test: Besag & Clifford 1989, Biometrika 76, 633).
+Neighbouring cells and hours share their errors, so bands for independent cells are far too narrow. But if
+the posterior is right, the truth and the M members are exchangeable fields: each member, judged against the
+others and the truth, must look as the truth looks against the members. The range over members is what one
+truth, with all its correlation, may do by chance (a Monte Carlo test: Besag & Clifford 1989, Biometrika 76,
+633).
 """
 
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
+
+from bayesdownscale.diagnostics.scores import area_weights
 
 LEVELS = np.round(np.arange(0.0, 1.0001, 0.005), 3)
 _RANKED = 2 * 10**7  # values ranked at most; longer runs are thinned in time
@@ -20,8 +23,8 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
     Not randomised: a tie spreads evenly over its ranks (Czado, Gneiting & Held 2009, Biometrics 65, 1254).
     Cells are weighted by area. Of runs with more than 20 million values, every n-th time is used.
 
-    **Arguments:** `ensemble` (draw, time, lat, lon); `truth` (time, lat, lon), NaN where unknown; `stand_ins`,
-    how many members at most take the place of the truth.
+    **Arguments:** `ensemble` (draw, time, lat, lon); `truth` (time, lat, lon), NaN where unknown;
+    `stand_ins`, how many members at most take the place of the truth.
     **Returns:** (item, pit), the weighted part of all cells whose PIT is at most `pit` (0 to 1 by 0.005);
     item 0 is the truth, the others are members judged against all other members and the truth.
     """
@@ -30,7 +33,7 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
     times = [t for t in range(0, truth.sizes["time"], stride) if bool(truth.isel(time=t).notnull().any())]
     others = np.round(np.linspace(1, n_pool - 1, min(n_pool - 1, stand_ins))).astype(int)
     items = np.concatenate([[0], others])
-    weight = np.cos(np.deg2rad(truth["lat"])).broadcast_like(truth.isel(time=0)).transpose("lat", "lon").values
+    weight = np.repeat(area_weights(truth["lat"]).values[:, None], truth.sizes["lon"], axis=1)
     total, curves = 0.0, np.zeros((items.size, LEVELS.size))
     for t in times:
         here = truth.isel(time=t).transpose("lat", "lon").values
@@ -69,7 +72,7 @@ def histogram(curves: xr.DataArray, bins: int) -> xr.DataArray:
 
 
 def chance_range(values: xr.DataArray, probability: float = 0.9) -> tuple[xr.DataArray, xr.DataArray]:
-    """The central range of `values` (item, ...) over the members that took the place of the truth (items 1 on)."""
-    tail = (1 - probability) / 2
-    members = values.isel(item=slice(1, None))
-    return members.quantile(tail, "item").drop_vars("quantile"), members.quantile(1 - tail, "item").drop_vars("quantile")
+    """The central range of `values` (item, ...) over the members in the place of the truth (items 1 on)."""
+    tail, members = (1 - probability) / 2, values.isel(item=slice(1, None))
+    low, high = (members.quantile(q, "item").drop_vars("quantile") for q in (tail, 1 - tail))
+    return low, high

@@ -13,7 +13,7 @@ _FILE = "coastlines_50m.npz"
 
 @cache
 def _lines() -> tuple[np.ndarray, ...]:
-    """All coastlines, each (points, 2) float64: longitude, continuous along the line, and latitude [degrees]."""
+    """All coastlines, each (points, 2) float64: longitude, unbroken along a line, latitude [degrees]."""
     with (
         files("bayesdownscale.diagnostics").joinpath(_FILE).open("rb") as stream,
         np.load(stream, allow_pickle=False) as stored,
@@ -55,8 +55,5 @@ def coastlines_in(lon_min: float, lon_max: float, lat_min: float, lat_max: float
     low, high = np.array([lon_min, lat_min]), np.array([lon_max, lat_max])
     turns = range(int((lon_min - 180) // 360) - 1, int((lon_max + 180) // 360) + 2)
     return [
-        part
-        for turn in turns
-        for line in _lines()
-        for part in _inside(line + np.array([360.0 * turn, 0.0]), low, high)
+        part for turn in turns for line in _lines() for part in _inside(line + np.array([360.0 * turn, 0.0]), low, high)
     ]

@@ -50,8 +50,8 @@ def time_series(
     """One cell over time: draws, 50 and 90 % bands, truth, and what was observed around it.
 
     **Arguments:** `ensemble` (draw, time, lat, lon); `point`, latitude and longitude [degrees] of which the
-    nearest cell is drawn (default `widest_point`); `truth` (time, lat, lon); `coarse` (time_coarse, lat_coarse,
-    lon_coarse). Of a run longer than ten days, the middle ten are drawn.
+    nearest cell is drawn (default `widest_point`); `truth` (time, lat, lon); `coarse` (time_coarse,
+    lat_coarse, lon_coarse). Of a run longer than ten days, the middle ten are drawn.
     """
     lat, lon = widest_point(ensemble) if point is None else point
     here = ensemble.sel(lat=lat, lon=lon, method="nearest").transpose("draw", "time")
@@ -65,15 +65,22 @@ def time_series(
         label = f"{100 * level:.0f} % band"
         axes.fill_between(times, low, high, color=POSTERIOR, alpha=alpha, linewidth=0, label=label)
     for k, draw in enumerate(here.values[:20]):
-        label = f"{min(20, n_draws)} of {n_draws} draws" if k == 0 else None
+        label = (f"{min(20, n_draws)} of {n_draws} draws" if n_draws > 1 else "the draw") if k == 0 else None
         axes.plot(times, draw, color=POSTERIOR, linewidth=0.5, alpha=0.5 if n_draws > 1 else 1.0, label=label)
     if truth is not None:
         line = truth.sel(lat=lat, lon=lon, method="nearest").sel(time=times)
         axes.plot(times, line, color=TRUTH, linewidth=1.5, label="truth")
     if coarse is not None:
         cell = _cell_around(coarse, float(here["lat"]), float(here["lon"]))
-        seen = cell.isel(time_coarse=(cell["time_coarse"].values >= times[0]) & (cell["time_coarse"].values <= times[-1]))
-        dots = {"markersize": 5.5, "markerfacecolor": OBSERVED, "markeredgecolor": "black", "markeredgewidth": 0.7}
+        seen = cell.isel(
+            time_coarse=(cell["time_coarse"].values >= times[0]) & (cell["time_coarse"].values <= times[-1])
+        )
+        dots = {
+            "markersize": 5.5,
+            "markerfacecolor": OBSERVED,
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.7,
+        }
         label = "input: mean of the coarse cell around the point"
         axes.plot(seen["time_coarse"].values, seen.values, "o", zorder=5, label=label, clip_on=False, **dots)
     axes.set_ylabel(label_of(ensemble))
@@ -85,7 +92,7 @@ def time_series(
 
 
 def pit_histogram(curves: xr.DataArray, n_cells: int, bins: int = 20) -> Figure:
-    """Histogram of the PIT of the truth, with two bands for the eye: cells independent, and cells as they are.
+    """Histogram of the PIT of the truth, with two bands: cells independent, and cells as they are.
 
     **Arguments:** `curves` (item, pit) from `calibration.pit_curves`; `n_cells`, cells times hours; `bins`.
     """
@@ -116,7 +123,10 @@ def coverage_curve(curves: xr.DataArray, between: xr.DataArray | None = None) ->
     without a snapshot alone.
     """
     levels = np.round(np.arange(0.05, 1.0, 0.05), 2)
-    curve_of = lambda c: xr.concat([central_coverage(c, float(level)) for level in levels], "level")
+
+    def curve_of(c: xr.DataArray) -> xr.DataArray:
+        return xr.concat([central_coverage(c, float(level)) for level in levels], "level")
+
     covered = curve_of(curves)
     figure = new_figure(4.6, 4.6)
     axes: Axes = figure.subplots()
@@ -145,8 +155,8 @@ def spread_and_error(
 ) -> Figure:
     """Spread of the draws and errors at each time. A calibrated posterior has spread and error of one size.
 
-    **Arguments:** `ensemble` (draw, time, lat, lon); `truth` and `baseline` (time, lat, lon); `observed` (time,)
-    bool. Spread includes the factor (M + 1) / M under the root (Fortin et al. 2014).
+    **Arguments:** `ensemble` (draw, time, lat, lon); `truth` and `baseline` (time, lat, lon); `observed`
+    (time,) bool. Spread includes the factor (M + 1) / M under the root (Fortin et al. 2014).
     """
     times = ensemble["time"].values
     figure = new_figure(9.0, 3.6)
@@ -154,7 +164,12 @@ def spread_and_error(
     _lines(axes, times, spread(ensemble, SPACE), _errors(ensemble, truth, baseline), marker="")
     if observed is not None:
         at = times[observed.values]
-        dots = {"markersize": 5, "markerfacecolor": OBSERVED, "markeredgecolor": "black", "markeredgewidth": 0.6}
+        dots = {
+            "markersize": 5,
+            "markerfacecolor": OBSERVED,
+            "markeredgecolor": "black",
+            "markeredgewidth": 0.6,
+        }
         axes.plot(at, np.zeros(at.size), "o", clip_on=False, zorder=5, label="hours with input", **dots)
     axes.set_ylabel(f"root mean square{_in_units(ensemble)}")
     date_axis(axes, times)
@@ -177,13 +192,20 @@ def between_snapshots(
     """
     hours = hours_since_observed(observed)
     groups = np.unique(hours[np.isfinite(hours)])
-    pooled = lambda line: np.array([np.sqrt(np.nanmean(line.values[hours == g] ** 2)) for g in groups])
+
+    def pooled(line: xr.DataArray) -> np.ndarray:
+        squared = [line.values[hours == group] ** 2 for group in groups]
+        return np.array([np.sqrt(s[np.isfinite(s)].mean()) if np.isfinite(s).any() else np.nan for s in squared])
+
     figure = new_figure(5.6, 3.9)
     axes: Axes = figure.subplots()
     errors = {name: (pooled(line), look) for name, (line, look) in _errors(ensemble, truth, baseline).items()}
     _lines(axes, groups, pooled(spread(ensemble, SPACE)), errors, marker="o")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=bool(np.all(groups == np.round(groups)))))
-    axes.set(xlabel="hours since the last input (0: an hour with input)", ylabel=f"root mean square{_in_units(ensemble)}")
+    axes.set(
+        xlabel="hours since the last input (0: an hour with input)",
+        ylabel=f"root mean square{_in_units(ensemble)}",
+    )
     _from_zero(axes)
     tidy(axes)
     legend(axes, columns=1)
@@ -202,8 +224,8 @@ def hours_since_observed(observed: xr.DataArray) -> np.ndarray:
 def date_axis(axes: Axes, times: np.ndarray) -> None:
     """Dates along x, said to be UTC."""
     locator = mdates.AutoDateLocator(maxticks=10)
-    formats = ["%Y", "%b %Y", "%-d %b", "%H:%M", "%H:%M", "%H:%M"]
-    zeros = ["", "%Y", "%-d %b", "%-d %b", "%H:%M", "%H:%M"]
+    formats = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M"]
+    zeros = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
     formatter = mdates.ConciseDateFormatter(locator, formats=formats, zero_formats=zeros, show_offset=False)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(formatter)

@@ -1,12 +1,14 @@
 """What the diagnostics read from a posterior tree: one physical variable at a time, labelled and aligned."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from bayesdownscale.data.errors import quoted
 from bayesdownscale.data.fields import Fields
+from bayesdownscale.data.grid import Variable
+from bayesdownscale.data.units import convert
 
 FIELD_DIMS = ("time", "lat", "lon")
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
@@ -18,8 +20,8 @@ class FieldDraws:
     """One physical variable of a posterior.
 
     `ensemble` (draw, time, lat, lon): the finite draws, chains one after the other; `truth` (time, lat, lon),
-    NaN where unknown; `coarse` (time_coarse, lat_coarse, lon_coarse): what was observed, NaN where missing;
-    `observed` (time,) bool: the times with a coarse snapshot. All in the units of `ensemble`. None: not known.
+    NaN where unknown; `coarse` (time_coarse, lat_coarse, lon_coarse): the input, NaN where missing;
+    `observed` (time,) bool: the times with a coarse snapshot. All in the units of `ensemble`. None: unknown.
     """
 
     name: str
@@ -54,11 +56,9 @@ def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
         )
     posterior = tree["posterior"].to_dataset()
     stacked = {name: _stack_chains(posterior[name]) for name in field_names(tree)}
-    finite = np.all([np.isfinite(values).all(FIELD_DIMS).values for values in stacked.values()], axis=0)
+    finite = np.all([np.isfinite(values.values).all(axis=(1, 2, 3)) for values in stacked.values()], axis=0)
     if not finite.any():
-        raise ValueError(
-            f"expected finite draws, got none among {finite.size}; check the units and the noise scale of the model"
-        )
+        raise ValueError(f"expected finite draws, got none among {finite.size}; check units and noise scale")
     truth = tree["truth"].to_dataset() if "truth" in tree.children else xr.Dataset()
     fields = []
     for name, ensemble in stacked.items():
@@ -92,10 +92,7 @@ def add_truth(tree: xr.DataTree, truth: xr.Dataset | xr.DataArray | Fields) -> x
         truth = truth.to_dataset(name=truth.name if truth.name in names else names[0])
     shared = [name for name in names if name in truth]
     if not shared:
-        raise ValueError(
-            f"expected a truth with {' or '.join(names)}, got {', '.join(map(str, truth.data_vars)) or 'nothing'}; "
-            "rename its variables"
-        )
+        raise ValueError(f"expected a truth with {quoted(names)}, got {quoted(truth.data_vars)}; rename its variables")
     posterior = tree["posterior"].to_dataset()
     aligned = {name: align(truth[name], posterior[name], "the truth") for name in shared}
     groups = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
@@ -113,29 +110,37 @@ def align(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:
     field = field.expand_dims([dim for dim in missing if dim in field.coords or like.sizes[dim] == 1])
     if set(field.dims) != set(FIELD_DIMS) or not set(FIELD_DIMS) <= set(field.coords):
         raise ValueError(f"expected {what} with coordinates time, lat and lon, got {field.dims}; name its axes")
-    units, wanted = (_plain_units(str(array.attrs.get("units", ""))) for array in (field, like))
-    if units and wanted and units != wanted:
-        raise ValueError(f"expected {what} of '{field.name}' in {wanted}, got {units}; convert it")
+    field = _in_units(field, like, what)
     middle = float(like["lon"].mean())
     field = field.assign_coords(lon=(field["lon"] - middle + 180.0) % 360.0 - 180.0 + middle)
     for dim in ("lat", "lon"):
-        step = float(np.abs(np.diff(like[dim])).min()) if like.sizes[dim] > 1 else 1.0
-        field = field.sortby(dim).reindex({dim: like[dim]}, method="nearest", tolerance=0.01 * step)
-    field = field.sortby("time").reindex(time=like["time"], method="nearest", tolerance=np.timedelta64(1, "s"))
-    known = field.notnull()
-    if not known.any():
-        raise ValueError(f"expected {what} of '{field.name}' on the posterior's grid and times, got none there")
-    for dim in ("lat", "lon"):
-        if not known.any([other for other in FIELD_DIMS if other != dim]).all():
+        wanted, given = like[dim].values, field[dim].values
+        tolerance = 0.01 * float(np.abs(np.diff(wanted)).min()) if wanted.size > 1 else 0.01
+        if np.abs(wanted[:, None] - given).min(axis=1).max() > tolerance:
             raise ValueError(
-                f"expected {what} of '{field.name}' at every {dim} of the posterior, got some without values; "
+                f"expected {what} of '{field.name}' at every {dim} of the posterior, got others; "
                 "regrid it to the posterior's grid"
             )
+        field = field.sortby(dim).drop_duplicates(dim)
+        field = field.reindex({dim: like[dim]}, method="nearest", tolerance=tolerance)
+    field = field.sortby("time").drop_duplicates("time").reindex(time=like["time"])
+    if not field.notnull().any():
+        raise ValueError(f"expected {what} of '{field.name}' at times of the posterior, got no value there")
     return field.transpose(*FIELD_DIMS)
 
 
+def _in_units(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:
+    """`field` in the units of `like`, as it is where either has none."""
+    given, wanted = (str(array.attrs.get("units", "")) for array in (field, like))
+    if not given or not wanted or given == wanted:
+        return field
+    name = str(field.name)
+    values = convert(field.values, Variable(name, given), Variable(name, wanted), f"{what} of '{name}'")
+    return field.copy(data=values).assign_attrs(units=wanted)
+
+
 def _stack_chains(values: xr.DataArray) -> xr.DataArray:
-    """(chain, draw, time, lat, lon) or without chain -> (draw, time, lat, lon), chains one after the other."""
+    """(chain, draw, time, lat, lon), or without chain, as (draw, time, lat, lon): chain after chain."""
     if "chain" not in values.dims:
         values = values.expand_dims("chain")
     values = values.transpose("chain", "draw", *FIELD_DIMS)
@@ -167,9 +172,3 @@ def _observed(time: xr.DataArray, coarse: xr.DataArray) -> xr.DataArray | None:
     seen = coarse["time_coarse"].values[coarse.notnull().any(("lat_coarse", "lon_coarse")).values]
     is_seen = np.isin(time.values.astype("datetime64[s]"), seen.astype("datetime64[s]"))
     return xr.DataArray(is_seen, {"time": time.values}, ("time",)) if is_seen.any() else None
-
-
-def _plain_units(units: str) -> str:
-    """Units with powers written one way: m/s, m s**-1 and m s^-1 are m s-1."""
-    units = re.sub(r"\*\*|\^", "", units.strip())
-    return re.sub(r"\s*/\s*([A-Za-z]+)(\d*)", lambda m: f" {m[1]}-{m[2] or 1}", units)

@@ -24,10 +24,11 @@ from bayesdownscale.diagnostics.style import (
     utc,
 )
 
-COLUMNS, WIDTH = 4, 10.0  # panels in a row; inches
+COLUMNS, PANEL_WIDTH = 4, 2.3  # panels in a row at most; inches
 SIGNED_WORDS = ("eastward", "northward", "upward", "downward", "anomaly", "component", "tendency")
 
-Panel = tuple[str, xr.DataArray]
+Panel = tuple[str, xr.DataArray]  # title and field
+DerivedPanel = tuple[str, xr.DataArray, str]  # and units
 
 
 def unobserved_time(time: xr.DataArray, observed: xr.DataArray | None) -> np.datetime64:
@@ -43,7 +44,7 @@ def unobserved_time(time: xr.DataArray, observed: xr.DataArray | None) -> np.dat
     between = (hours >= seen[0]) & (hours <= seen[-1])
     distance = np.where(between, np.abs(hours[:, None] - seen).min(axis=1), -1.0)
     candidates = np.flatnonzero(distance >= distance.max() - 1e-6)
-    return time.values[candidates[np.argmin(from_middle[candidates])]]
+    return time.values[candidates][np.argmin(from_middle[candidates])]
 
 
 def is_signed(field: xr.DataArray) -> bool:
@@ -59,10 +60,10 @@ def maps(
     coarse: xr.DataArray | None = None,
     observed: xr.DataArray | None = None,
 ) -> Figure:
-    """One time on the map: truth, the snapshots around it, their interpolation, draws, mean; spread and errors.
+    """One time on the map: truth, the input around it and interpolated, draws, mean; spread and errors.
 
-    **Arguments:** `ensemble` (draw, time, lat, lon); `time`, by default `unobserved_time`; `truth` (time, lat,
-    lon); `coarse` (time_coarse, lat_coarse, lon_coarse); `observed` (time,) bool.
+    **Arguments:** `ensemble` (draw, time, lat, lon); `time`, by default `unobserved_time`; `truth` (time,
+    lat, lon); `coarse` (time_coarse, lat_coarse, lon_coarse); `observed` (time,) bool.
     """
     time = unobserved_time(ensemble["time"], observed) if time is None else time
     now = ensemble.sel(time=time)
@@ -76,18 +77,19 @@ def maps(
     lon_edges, lat_edges = map_edges(now)
     mean_lat = float(lat_edges.mean())
     ratio = np.ptp(lat_edges) / np.ptp(lon_edges) / np.cos(np.deg2rad(np.clip(mean_lat, -85, 85)))
-    panel_height = float(np.clip(ratio, 0.3, 2.5)) * (WIDTH - 0.9) / COLUMNS
-    rows = -(-len(panels) // COLUMNS)
+    panel_height = float(np.clip(ratio, 0.3, 2.5)) * PANEL_WIDTH
+    columns = min(COLUMNS, max(len(panels), len(derived)))
+    rows = -(-len(panels) // columns)
     heights = [(panel_height + 0.25) * rows + 0.75] + ([panel_height + 0.85] if derived else [])
-    figure = new_figure(WIDTH, sum(heights) + 0.55)
-    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
-    _draw_values(parts[0], panels, now, rows)
+    figure = new_figure(max(PANEL_WIDTH * columns + 0.8, 4.5), sum(heights) + 0.55)
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    _draw_values(parts[0], panels, now, (rows, columns))
     if derived:
-        _draw_derived(parts[1], derived, now)
+        _draw_derived(parts[1], derived, now, columns)
     figure.suptitle(f"{name_of(ensemble)}, {utc(time)}", fontsize=NORMAL + 1.5)
     figure.supxlabel(
         f"Plate carrée, scaled at the mean latitude {degrees(round(mean_lat, 1), 'NS')}. "
-        "Coastlines: Natural Earth. Grey: no value.",
+        f"{chr(10) if columns < 3 else ''}Coastlines: Natural Earth. Grey: no value.",
         fontsize=SMALL - 0.5,
         color="0.3",
     )
@@ -95,7 +97,10 @@ def maps(
 
 
 def _value_panels(
-    now: xr.DataArray, truth: xr.DataArray | None, coarse: xr.DataArray | None, interpolated: xr.DataArray | None
+    now: xr.DataArray,
+    truth: xr.DataArray | None,
+    coarse: xr.DataArray | None,
+    interpolated: xr.DataArray | None,
 ) -> list[Panel]:
     """What shares the colour scale of the values, in two rows of four where there are enough draws."""
     n_draws = now.sizes["draw"]
@@ -110,12 +115,12 @@ def _value_panels(
 
 def _derived_panels(
     now: xr.DataArray, truth: xr.DataArray | None, interpolated: xr.DataArray | None
-) -> list[tuple[str, xr.DataArray, str]]:
+) -> list[DerivedPanel]:
     """Spread and signed differences: title, field and units."""
     if now.sizes["draw"] < 2:
         return []
-    mean, sd, units = ensemble_mean(now), np.sqrt(variance(now)), units_of(now)
-    panels = [("posterior standard deviation", sd, units)]
+    mean, sd, units = ensemble_mean(now), variance(now) ** 0.5, units_of(now)
+    panels: list[DerivedPanel] = [("posterior standard deviation", sd, units)]
     if truth is not None:
         panels.append(("posterior mean − truth", mean - truth, units))
         if interpolated is not None:
@@ -126,7 +131,7 @@ def _derived_panels(
     return panels
 
 
-def _draw_values(part: SubFigure, panels: list[Panel], now: xr.DataArray, rows: int) -> None:
+def _draw_values(part: SubFigure, panels: list[Panel], now: xr.DataArray, layout: tuple[int, int]) -> None:
     shown = np.concatenate([np.ravel(panel.values) for _, panel in panels])
     shown = shown[np.isfinite(shown)]
     if is_signed(now):
@@ -134,24 +139,34 @@ def _draw_values(part: SubFigure, panels: list[Panel], now: xr.DataArray, rows: 
     else:
         low, high = np.percentile(shown, [0.2, 99.8])
         norm, colours = Normalize(low, max(high, low + 1e-12)), VALUES
-    grid = part.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+    grid = part.subplots(*layout, sharex=True, sharey=True, squeeze=False)
     for axes, (title, panel) in zip(grid.flat, panels, strict=False):
         draw_map(axes, panel, now, norm, colours, title)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     bar = part.colorbar(
-        ScalarMappable(norm, colours), ax=grid, location="bottom", shrink=0.6, pad=0.02, extend="both", aspect=45
+        ScalarMappable(norm, colours),
+        ax=grid,
+        location="bottom",
+        shrink=0.9 if layout[1] < 3 else 0.6,
+        pad=0.02,
+        extend="both",
+        aspect=45,
     )
     bar.set_label(label_of(now), fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
 
 
-def _draw_derived(part: SubFigure, panels: list[tuple[str, xr.DataArray, str]], now: xr.DataArray) -> None:
+def _draw_derived(part: SubFigure, panels: list[DerivedPanel], now: xr.DataArray, columns: int) -> None:
     """Spread on its own scale from zero; differences of the same units on one scale around zero."""
-    grid = part.subplots(1, COLUMNS, squeeze=False)[0]
+    grid = part.subplots(1, columns, squeeze=False)[0]
     for k, (axes, (title, panel, units)) in enumerate(zip(grid, panels, strict=False)):
         if k == 0:
-            norm, colours, extend = Normalize(0.0, max(float(np.nanpercentile(panel, 99.8)), 1e-12)), SPREAD, "max"
+            norm, colours, extend = (
+                Normalize(0.0, max(float(np.nanpercentile(panel, 99.8)), 1e-12)),
+                SPREAD,
+                "max",
+            )
         elif not units and units_of(now):
             norm, colours, extend = Normalize(-3.0, 3.0), SIGNED, "both"
         else:

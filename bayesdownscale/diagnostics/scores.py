@@ -1,12 +1,12 @@
 """Scores of an ensemble against a truth: CRPS, errors, coverage, spread-skill and PIT.
 
 An ensemble has the dimension `draw`, a truth has the other dimensions; coordinates must be equal. Means over
-latitude weight each cell by the cosine of its latitude, that is, by its area. A NaN in the truth gives NaN where
-a score keeps that cell and is left out where it averages over it.
+latitude weight each cell by the cosine of its latitude, that is, by its area. A NaN in the truth gives NaN
+where a score keeps that cell and is left out where it averages over it.
 
 The members X_1..X_M of a calibrated ensemble and the truth Y are exchangeable, so the rank of Y among the
-members takes each of its M + 1 values with probability 1 / (M + 1). PIT and coverage rest on that alone and are
-exact for every M.
+members takes each of its M + 1 values with probability 1 / (M + 1). PIT and coverage rest on that alone and
+are exact for every M.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -29,21 +29,22 @@ def crps(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     """
     _at_least_two(ensemble)
     # CRPS does not change when both are shifted: differences keep the digits of float32 fields.
-    fair = lambda x, y: scoringrules.crps_ensemble(
-        np.zeros_like(y), x - y, m_axis=0, estimator="pwm", backend="numpy"
-    )
-    out = _by_cell(fair, ensemble, truth)
+    out = _by_cell(_fair_crps, ensemble, truth)
     return out.where(truth.notnull()).rename("crps").assign_attrs(long_name="CRPS", units=_units(ensemble))
 
 
+def _fair_crps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return scoringrules.crps_ensemble(np.zeros_like(y), x - y, m_axis=0, estimator="pwm", backend="numpy")
+
+
 def mae(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
-    """Mean absolute error of one `forecast` (...), over the dimensions `over` (all); units of the forecast."""
-    return domain_mean(np.abs(_difference(forecast, truth)), over).assign_attrs(units=_units(forecast))
+    """Mean absolute error of one `forecast` (...), over `over` (all dimensions), in its units."""
+    return domain_mean(abs(_difference(forecast, truth)), over).assign_attrs(units=_units(forecast))
 
 
 def rmse(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
-    """Root mean square error of one `forecast` (...), over the dimensions `over` (all); units of the forecast."""
-    return np.sqrt(domain_mean(_difference(forecast, truth) ** 2, over)).assign_attrs(units=_units(forecast))
+    """Root mean square error of one `forecast` (...), over `over` (all dimensions), in its units."""
+    return (domain_mean(_difference(forecast, truth) ** 2, over) ** 0.5).assign_attrs(units=_units(forecast))
 
 
 def ensemble_mean(ensemble: xr.DataArray) -> xr.DataArray:
@@ -65,14 +66,12 @@ def spread(ensemble: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr
     equals the RMSE of its mean (Fortin et al. 2014, J. Hydrometeorol. 15, 1708).
     """
     members = ensemble.sizes["draw"]
-    out = np.sqrt(domain_mean(variance(ensemble), over) * (members + 1) / members)
+    out = (domain_mean(variance(ensemble), over) * (members + 1) / members) ** 0.5
     return out.assign_attrs(units=_units(ensemble))
 
 
-def spread_skill(
-    ensemble: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None
-) -> xr.DataArray:
-    """Spread over RMSE of the ensemble mean, over the dimensions `over` (all): 1 when calibrated, below 1 when
+def spread_skill(ensemble: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
+    """Spread over RMSE of the ensemble mean, over `over` (all dimensions): 1 when calibrated, below 1 when
     overconfident (Fortin et al. 2014, J. Hydrometeorol. 15, 1708). Dimensionless."""
     known = ensemble.where(truth.notnull()) if bool(truth.isnull().any()) else ensemble
     return (spread(known, over) / rmse(ensemble_mean(ensemble), truth, over)).assign_attrs(units="1")
@@ -86,8 +85,8 @@ def coverage(
     The interval reaches from the order statistic (M + 1) p of the members to the order statistic
     (M + 1)(1 - p), p = (1 - level) / 2, the truth being exchangeable with them. Where (M + 1) p is no whole
     number, the hits of the two neighbouring intervals are interpolated (not their end points), and order
-    statistics 0 and M + 1 are the ends of the line: a calibrated ensemble then covers with probability `level`
-    exactly, for every M and every distribution. Ties count by the part of their ranks that lies inside.
+    statistics 0 and M + 1 are the ends of the line: a calibrated ensemble then covers with probability
+    `level` exactly, for every M and every distribution. Ties count by the part of their ranks inside.
 
     **Arguments:** `ensemble` (draw, ...), `truth` (...), `level` between 0 and 1.
     **Returns:** a fraction, dimensionless.
@@ -96,7 +95,7 @@ def coverage(
         raise ValueError(f"expected a level between 0 and 1, got {level}; 0.9 stands for the 90 % interval")
     low, high = pit_interval(ensemble, truth)
     tail = (1.0 - level) / 2.0
-    inside = (np.minimum(high, 1.0 - tail) - np.maximum(low, tail)).clip(min=0.0)
+    inside = (high.clip(max=1.0 - tail) - low.clip(min=tail)).clip(min=0.0)
     return domain_mean(inside / (high - low), over).assign_attrs(units="1")
 
 
@@ -112,7 +111,7 @@ def pit(ensemble: xr.DataArray, truth: xr.DataArray, key: int) -> xr.DataArray:
 
 
 def pit_interval(ensemble: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """The two ends of the PIT of each cell: (members below) / (M + 1) and (members below or equal + 1) / (M + 1)."""
+    """The two ends of the PIT of each cell: members below, and members not above plus one, over M + 1."""
     members, known = ensemble.sizes["draw"], truth.notnull()
     below = _by_cell(lambda x, y: np.sum(x < y, axis=0), ensemble, truth)
     not_above = _by_cell(lambda x, y: np.sum(x <= y, axis=0), ensemble, truth)
@@ -124,8 +123,13 @@ def domain_mean(field: xr.DataArray, over: Iterable[Hashable] | None = None) -> 
     """Mean over the dimensions `over` (all), cells weighted by area where latitude is among them."""
     dims = list(field.dims) if over is None else list(over)
     if "lat" in dims and "lat" in field.coords:
-        return field.weighted(np.cos(np.deg2rad(field["lat"]))).mean(dims)
+        return field.weighted(area_weights(field["lat"])).mean(dims)
     return field.mean(dims)
+
+
+def area_weights(lat: xr.DataArray) -> xr.DataArray:
+    """Cell areas (lat,) on a regular grid up to a factor: cosines of the latitudes [degrees]."""
+    return lat.copy(data=np.cos(np.deg2rad(lat.values)))
 
 
 def _difference(forecast: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:

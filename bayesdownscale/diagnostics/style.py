@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from bayesdownscale.data.grid import edges_from_centres
+from bayesdownscale.data.edges import edges_from_centres
 from bayesdownscale.diagnostics.coastlines import coastlines_in
 
 # Okabe & Ito 2008: told apart with every kind of colour vision; line styles and markers differ as well.
@@ -70,7 +70,7 @@ def period(times: np.ndarray) -> str:
 def degrees(value: float, letters: str) -> str:
     """A coordinate in words, `letters` being "EW" or "NS": 5.5°W."""
     value = (value + 180.0) % 360.0 - 180.0 if letters == "EW" else value
-    letter = "" if abs(value) < 1e-9 or abs(value) == 180.0 and letters == "EW" else letters[int(value < 0)]
+    letter = "" if abs(value) < 1e-9 or (abs(value) == 180.0 and letters == "EW") else letters[int(value < 0)]
     return f"{abs(value):.5g}°{letter}"
 
 
@@ -85,20 +85,24 @@ def tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=SMALL)
-    axes.xaxis.label.set_size(NORMAL)
-    axes.yaxis.label.set_size(NORMAL)
-    axes.title.set_size(NORMAL)
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_fontsize(NORMAL)
 
 
 def legend(axes: Axes, columns: int = 2) -> None:
     """A legend above the axes, where it hides no data."""
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.01), ncols=columns, fontsize=SMALL, frameon=False, borderaxespad=0.0
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.01),
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        borderaxespad=0.0,
     )
 
 
 def map_edges(field: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    """Cell edges along longitude and latitude [degrees] of a field (..., lat, lon) or (..., lat_coarse, lon_coarse)."""
+    """Cell edges along longitude and latitude [degrees] of a field (..., lat, lon), coarse or fine."""
     lat, lon = (str(dim) for dim in field.dims[-2:])
     return tuple(  # type: ignore[return-value]
         edges_from_centres(field[dim].values) if field.sizes[dim] > 1 else field[dim].values + np.array([-90.0, 90.0])
@@ -106,8 +110,10 @@ def map_edges(field: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def draw_map(axes: Axes, field: xr.DataArray, like: xr.DataArray, norm: Normalize, colours: str, title: str) -> QuadMesh:
-    """A field (lat, lon), each cell in one colour, within the domain of `like` (..., lat, lon), with coastlines.
+def draw_map(
+    axes: Axes, field: xr.DataArray, like: xr.DataArray, norm: Normalize, colours: str, title: str
+) -> QuadMesh:
+    """A field (lat, lon), one colour a cell, within the domain of `like` (..., lat, lon), with coastlines.
 
     Plate carrée, stretched so that distances at the mean latitude are right in both directions.
     """
@@ -116,7 +122,9 @@ def draw_map(axes: Axes, field: xr.DataArray, like: xr.DataArray, norm: Normaliz
     own_lon, own_lat = map_edges(field)
     own_lon = own_lon + 360.0 * np.round(((west + east) / 2 - own_lon.mean()) / 360.0)
     axes.set_facecolor(MISSING)
-    mesh = axes.pcolormesh(own_lon, own_lat, np.ma.masked_invalid(field.values), norm=norm, cmap=colours, rasterized=True)
+    mesh = axes.pcolormesh(
+        own_lon, own_lat, np.ma.masked_invalid(field.values), norm=norm, cmap=colours, rasterized=True
+    )
     coast = coastlines_in(west, east, south, north)
     for colour, width in (("white", 1.8), ("black", 0.8)):
         axes.add_collection(LineCollection(coast, colors=colour, linewidths=width), autolim=False)

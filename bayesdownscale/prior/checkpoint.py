@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +47,15 @@ def unflatten(template: PyTree, arrays: dict[str, np.ndarray], file: Path) -> Py
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a kill leaves the old one or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -86,6 +85,7 @@ def load_description(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = record["format"]
+        record["weights"]["file"], record["weights"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint's description, could not read it ({error})") from None
     if version != FORMAT:

@@ -12,7 +12,7 @@ from bayesdownscale.prior.network import UNet, embed
 
 
 class DiffusionDenoiser(AbstractDenoiser):
-    """D = G + c_out F(c_in x_sigma, G, statics; log sigma, hour, day), with G the denoiser of a Gaussian field.
+    """D = G + gain c_out F(c_in x_sigma, G, statics; log sigma, hour, day), G the denoiser of a Gaussian field.
 
     Karras et al. 2022 (arXiv 2206.00364) precondition with c_skip x_sigma, c_skip = s^2 / (s^2 + sigma^2), and
     c_out = s sigma / sqrt(s^2 + sigma^2): the denoiser, and the posterior spread, of *white* Gaussian data with
@@ -23,11 +23,17 @@ class DiffusionDenoiser(AbstractDenoiser):
     Works on one window (time, variable, lat, lon) in standardised units. `statics` (lat, lon, channel). `season`:
     whether the day of the year is shown to the network; with less than a year of data it would name the
     training days one by one, and the network would learn their weather by heart.
+
+    `gain` in [0, 1], at noise levels `gain_sigma` and zero above them, says how much of the correction weather
+    that was not trained on bears out (`calibrate`). At high noise only the largest scales are left, of which a
+    short record has few samples, and an uncalibrated network does worse there than the Gaussian.
     """
 
     gaussian: GaussianField
     net: UNet
     statics: Float[Array, "lat lon static"]
+    gain_sigma: Float[Array, " level"]
+    gain: Float[Array, " level"]
     season: bool = eqx.field(static=True)
 
     @staticmethod
@@ -52,22 +58,28 @@ class DiffusionDenoiser(AbstractDenoiser):
         g = self.gaussian.denoise(x_sigma, sigma)
         f = self.net(*self.network_input(x_sigma, g, sigma, context))
         f = jnp.moveaxis(f, -1, 0).reshape(x_sigma.shape)
-        return g + self.gaussian.spread(sigma) * f, Cost.of(evaluations=1)
+        gain = jnp.interp(jnp.log(sigma), jnp.log(self.gain_sigma), self.gain, right=0.0)
+        return g + gain * self.gaussian.spread(sigma) * f, Cost.of(evaluations=1)
 
-    def loss(
+    def correction(
         self,
         x: Float[Array, "batch time variable lat lon"],
         noise: Float[Array, "batch time variable lat lon"],
         sigma: Float[Array, " batch"],
         context: Context,
         key: Key | None,
-    ) -> Scalar:
-        """Weighted squared error of a batch of windows, |F - (x - G) / c_out|^2 averaged over cells: the
-        weighting of Karras et al. (2022), with which an untrained network has a loss near 1 at every sigma.
-        `context` is batched too; `key` switches dropout on."""
+    ) -> tuple[Float[Array, "batch time variable lat lon"], Float[Array, "batch time variable lat lon"]]:
+        """F and the target (x - G) / c_out it should hit, for a batch of windows. `context` is batched too; `key`
+        switches dropout on."""
         x_sigma = x + sigma[:, None, None, None, None] * noise
         g = jax.vmap(self.gaussian.denoise)(x_sigma, sigma)
         target = (x - g) / jax.vmap(self.gaussian.spread)(sigma)[:, None, None, None, None]
         images, features = jax.vmap(self.network_input)(x_sigma, g, sigma, context)
         f = jnp.moveaxis(self.net(images, features, key), -1, 1).reshape(x.shape)
+        return f, target
+
+    def loss(self, x, noise, sigma, context: Context, key: Key | None) -> Scalar:
+        """Mean of |F - (x - G) / c_out|^2 for the arguments of `correction`: the weighting of Karras et al. (2022),
+        with which an untrained network has a loss near 1 at every sigma."""
+        f, target = self.correction(x, noise, sigma, context, key)
         return jnp.mean((f - target) ** 2)

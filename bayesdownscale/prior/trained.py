@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,6 +17,7 @@ import numpy as np
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.prior import checkpoint as ckpt
+from bayesdownscale.prior.calibrate import LEVELS, calibrate
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
@@ -32,6 +34,7 @@ from bayesdownscale.prior.training import (
     finish,
     start,
     train,
+    usual_step,
     window_starts,
 )
 from bayesdownscale.prior.windows import WindowedDenoiser
@@ -86,7 +89,8 @@ def train_prior(
     n_train = int(round(times.size * (1 - validation_share)))
     part = lambda lo, hi: lo + window_starts(times[lo:hi], window, ~missing[lo:hi])
     train_starts, valid_starts = part(0, n_train), part(n_train, times.size)
-    breaks = np.flatnonzero(np.diff(times[:n_train][~missing[:n_train]]) != np.diff(times)[0]) + 1
+    step = usual_step(times)
+    breaks = np.flatnonzero(np.diff(times[:n_train][~missing[:n_train]]) != step) + 1
     edges = [0, *breaks.tolist(), int((~missing[:n_train]).sum())]
     spans = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
     gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, n_modes=n_modes)
@@ -95,9 +99,22 @@ def train_prior(
     channels = static_channels(standardisation, fields.grid, statics)
     n_in, n_out = DiffusionDenoiser.n_channels(gaussian, channels.shape[-1])
     net = UNet(n_in, n_out, network, key=jax.random.key(training.seed))
-    denoiser = DiffusionDenoiser(gaussian, net, jnp.asarray(channels), standardisation.season)
-    fingerprint = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-    run = {"network": network.to_json(), "training": training.to_json(), "window": window, "data": fingerprint}
+    unknown = jnp.geomspace(1e-2, 1.0, LEVELS), jnp.zeros(LEVELS)  # the gain is measured at each validation
+    denoiser = DiffusionDenoiser(gaussian, net, jnp.asarray(channels), *unknown, standardisation.season)
+    learned = NoiseLevels(levels.sigma_min, min(levels.sigma_max, training.sigma_max))
+    digest = lambda array: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    fingerprint = digest(values)
+    run = {
+        "network": network.to_json(),
+        "training": training.to_json(),
+        "window": window,
+        "validation_share": validation_share,
+        "n_modes": n_modes,
+        "data": fingerprint,
+        "times": digest(times),
+        "statics": None if statics is None else digest(statics),
+    }
+    run = json.loads(json.dumps(run))  # as a checkpoint gives it back: tuples become lists
 
     state = start(denoiser, training)
     if (folder / f"{STATE}.json").exists():
@@ -113,7 +130,7 @@ def train_prior(
         return {
             "window": window,
             "stride": stride or max(window // 2, 1),
-            "step_seconds": int(np.diff(times)[0] / np.timedelta64(1, "s")),
+            "step_seconds": int(step / np.timedelta64(1, "s")),
             "start": str(times[0]),
             "variables": [dataclasses.asdict(v) for v in fields.variables],
             "grid": {k: getattr(fields.grid, k).tolist() for k in ("lat", "lon", "lat_bounds", "lon_bounds")},
@@ -142,14 +159,14 @@ def train_prior(
         }
 
     def on_validation(state: TrainingState, progress: Progress) -> None:
-        best = (finish(denoiser, state), standardisation)
+        best = calibrate(finish(denoiser, state), whole, context, valid_starts, learned), standardisation
         ckpt.save_checkpoint(folder, PRIOR, description(state, progress.linear_loss), best)
         ckpt.save_checkpoint(folder, STATE, {"run": run}, state)
         on_progress(progress)
 
     as_windows = lambda starts: Windows(whole, context, starts)
     train(
-        denoiser, levels, as_windows(train_starts), as_windows(valid_starts), training, state,
+        denoiser, learned, as_windows(train_starts), as_windows(valid_starts), training, state,
         on_validation, on_step,
     )  # fmt: skip
     return load_prior(folder)
@@ -171,7 +188,8 @@ def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]
         )
         n_in, n_out = DiffusionDenoiser.n_channels(gaussian, arch["statics"])
         net = UNet(n_in, n_out, network, key=jax.random.key(0))
-        denoiser = DiffusionDenoiser(gaussian, net, jnp.zeros((n_lat, n_lon, arch["statics"])), arch["harmonics"] == 15)
+        statics, gain = jnp.zeros((n_lat, n_lon, arch["statics"])), jnp.zeros(LEVELS)
+        denoiser = DiffusionDenoiser(gaussian, net, statics, gain, gain, arch["harmonics"] == 15)
         cells = (n_var, n_lat, n_lon)
         return denoiser, Standardisation(jnp.zeros((arch["harmonics"], *cells)), jnp.ones(n_var))
 
@@ -184,14 +202,24 @@ def load_prior(folder: str | Path | None = None, times: np.ndarray | None = None
 
     Raises `CheckpointError`, naming the file, for anything missing, truncated, altered or of another format.
     """
-    denoiser, standardisation, record = _load(Path(folder or SHIPPED))
-    grid = Grid(**{k: np.asarray(v) for k, v in record["grid"].items()})
-    variables = tuple(Variable(**v) for v in record["variables"])
-    step = np.timedelta64(record["step_seconds"], "s").astype("timedelta64[ns]")
-    default = np.datetime64(record["start"], "ns") + step * np.arange(record["window"])
-    windowed = WindowedDenoiser(denoiser, record["window"], record["stride"])
-    coords = Coords(default, variables, grid)
-    prior = FieldPrior(windowed, standardisation, NoiseLevels(**record["levels"]), coords, steps)
+    folder = Path(folder or SHIPPED)
+    record = ckpt.load_description(folder, PRIOR)
+    try:
+        template = _shapes(record)
+        grid = Grid(**{k: np.asarray(v) for k, v in record["grid"].items()})
+        variables = tuple(Variable(**v) for v in record["variables"])
+        step = np.timedelta64(record["step_seconds"], "s").astype("timedelta64[ns]")
+        default = np.datetime64(record["start"], "ns") + step * np.arange(record["window"])
+        coords = Coords(default, variables, grid)
+        levels, window, stride = NoiseLevels(**record["levels"]), record["window"], record["stride"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ckpt.CheckpointError(
+            f"{folder / PRIOR}.json: altered, {error!r} is wrong or missing; fetch or train it again"
+        ) from None
+    file, arrays = ckpt.load_arrays(folder, record)
+    denoiser, standardisation = ckpt.unflatten(template, arrays, file)
+    windowed = WindowedDenoiser(denoiser, window, stride)
+    prior = FieldPrior(windowed, standardisation, levels, coords, steps)
     return prior if times is None else prior.at(times)
 
 
@@ -202,14 +230,3 @@ def load_gaussian_prior(folder: str | Path | None = None) -> GaussianPrior:
     inner = prior.denoiser.inner
     assert isinstance(inner, DiffusionDenoiser)
     return GaussianPrior(inner.gaussian, prior.standardisation, prior.levels, prior.coords)
-
-
-def _load(folder: Path) -> tuple[DiffusionDenoiser, Standardisation, dict[str, Any]]:
-    record = ckpt.load_description(folder, PRIOR)
-    try:
-        template = _shapes(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ckpt.CheckpointError(f"{folder / 'prior.json'}: altered, {error!r} is wrong or missing") from None
-    file, arrays = ckpt.load_arrays(folder, record)
-    denoiser, standardisation = ckpt.unflatten(template, arrays, file)
-    return denoiser, standardisation, record

@@ -23,7 +23,8 @@ class TrainingConfig:
     """`steps` at most, of `batch` windows; AdamW with a linear warm-up over `warmup` steps to
     `learning_rate`, cosine decay to zero, `weight_decay`, gradients clipped at norm `clip`; weights averaged
     with decay `ema`; validation every `validate_every` steps, which is also how often a checkpoint is written;
-    stopped after `patience` validations without a better loss. `amplitude` > 0 multiplies each training window
+    stopped after `patience` validations without a better loss. Noise levels above `sigma_max` (standardised
+    units) are left to the linear denoiser. `amplitude` > 0 multiplies each training window
     by exp(amplitude * normal): weather of other vigour, against learning the few training days by heart."""
 
     steps: int = 20_000
@@ -35,6 +36,7 @@ class TrainingConfig:
     ema: float = 0.999
     validate_every: int = 250
     patience: int = 12
+    sigma_max: float = 30.0
     amplitude: float = 0.2
     seed: int = 0
 
@@ -74,11 +76,15 @@ class Progress(NamedTuple):
     seconds: float
 
 
+def usual_step(times: np.ndarray) -> np.timedelta64:
+    """The most frequent step of `times` (n_time,) datetime64, the shortest of those if several are."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return steps[np.argmax(counts)] if steps.size else np.timedelta64(0, "ns")
+
+
 def window_starts(times: np.ndarray, window: int, mask: np.ndarray | None = None) -> np.ndarray:
     """First steps of all runs of `window` equally spaced, unmasked `times`; raises where there are none."""
-    steps = np.diff(times)
-    usual = np.median(steps.astype("int64")) if steps.size else 0
-    breaks = np.concatenate([[0], np.cumsum(steps.astype("int64") != usual)])
+    breaks = np.concatenate([[0], np.cumsum(np.diff(times) != usual_step(times))])
     candidates = np.arange(max(times.size - window + 1, 0))
     whole = breaks[candidates] == breaks[candidates + window - 1]
     if mask is not None:
@@ -105,7 +111,7 @@ def start(denoiser: DiffusionDenoiser, config: TrainingConfig) -> TrainingState:
     """The state before the first step."""
     net = eqx.filter(denoiser.net, eqx.is_inexact_array)
     zero = jnp.zeros((), jnp.int32)
-    return TrainingState(net, net, net, optimiser(config).init(net), zero, jnp.asarray(jnp.inf), zero)
+    return TrainingState(net, net, net, optimiser(config).init(net), zero, jnp.asarray(jnp.inf, jnp.float32), zero)
 
 
 def finish(denoiser: DiffusionDenoiser, state: TrainingState) -> DiffusionDenoiser:
@@ -180,7 +186,8 @@ def train(
     zero_net = jax.tree.map(jnp.zeros_like, state.net)
     linear_loss = float(validate(zero_net, valid_arrays, valid_starts))
     began, losses = time.monotonic(), []
-    while int(state.step) < config.steps:
+    patience = config.patience * config.validate_every
+    while int(state.step) < config.steps and int(state.step) - int(state.best_step) < patience:
         state, loss = step(state, train_arrays, starts)
         losses.append(loss)
         done = int(state.step)
@@ -195,6 +202,4 @@ def train(
             progress = Progress(done, mean_loss, float(loss_now), linear_loss, float(state.best_loss), seconds)
             losses = []
             on_validation(state, progress)
-            if done - int(state.best_step) >= config.patience * config.validate_every:
-                break
     return state

@@ -1,0 +1,5 @@
+"""`python -m bayesdownscale`: the command line."""
+
+from bayesdownscale.cli import main
+
+main()

@@ -1,0 +1,145 @@
+"""Observation operators: adjoints, areas, times, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesdownscale.data.grid import Grid
+from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, time_mean
+
+FINE = Grid(np.arange(50.25, 54, 0.5), np.arange(-2.75, 2, 0.5))  # 8 x 10
+TIMES = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(1, "h")
+SHAPE = (6, 2, 8, 10)
+BOUNDS = np.stack([TIMES[[0, 3]], TIMES[[3, 5]]], axis=1)
+
+
+def fractional() -> Grid:
+    """Cells whose edges cut the fine cells, southwards."""
+    lat_bounds, lon_bounds = np.asarray([53.3, 51.9, 50.3]), np.asarray([-2.9, -0.9, 0.9, 1.7])
+    return Grid(np.asarray([52.6, 51.1]), np.asarray([-1.9, 0.0, 1.3]), lat_bounds, lon_bounds)
+
+
+def area() -> LinearOperator:
+    return area_mean(FINE, fractional())
+
+
+OPERATORS = {
+    "nested area mean": lambda: area_mean(FINE, FINE.coarsen(2)),
+    "fractional area mean": area,
+    "snapshots": lambda: snapshots(TIMES, TIMES[[4, 1]]),
+    "time mean": lambda: time_mean(TIMES, BOUNDS),
+    "area mean of snapshots": lambda: area() @ snapshots(TIMES, TIMES[::3]),
+    "time mean of area mean of snapshots": lambda: (
+        time_mean(TIMES[::2], np.stack([TIMES[[0]], TIMES[[3]]], axis=1)) @ area() @ snapshots(TIMES, TIMES[::2])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+class TestEveryOperator:
+    def test_adjoint(self, name):
+        """<H x, y> = <x, H.T y>, and H.T.T is H."""
+        H = OPERATORS[name]()
+        x = jax.random.normal(jax.random.key(0), SHAPE)
+        y = jax.random.normal(jax.random.key(1), H(x).shape)
+        assert H.T(y).shape == SHAPE
+        np.testing.assert_allclose(jnp.vdot(H(x), y), jnp.vdot(x, H.T(y)), rtol=1e-4)
+        np.testing.assert_array_equal(H.T.T(x), H(x))
+
+    def test_a_mean_keeps_constants(self, name):
+        H = OPERATORS[name]()
+        np.testing.assert_allclose(H(jnp.full(SHAPE, 7.0)), 7.0, rtol=1e-6)
+
+    def test_leading_axes_pass_through(self, name):
+        H = OPERATORS[name]()
+        x = jax.random.normal(jax.random.key(0), (3, *SHAPE))
+        np.testing.assert_allclose(H(x), jnp.stack([H(x[k]) for k in range(3)]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(H(x), jax.jit(jax.vmap(H))(x), rtol=1e-5, atol=1e-6)
+
+
+def test_nested_cells_are_weighted_by_their_areas():
+    x = np.random.default_rng(0).normal(size=SHAPE)
+    areas = FINE.cell_areas()
+    block = lambda a: a.reshape(*a.shape[:-2], 4, 2, 5, 2).sum((-3, -1))
+    want = block(x * areas) / block(areas)
+    got = area_mean(FINE, FINE.coarsen(2))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_fractional_cells_are_weighted_by_the_overlap():
+    """Against the areas of all intersections, cell by cell."""
+    x = np.random.default_rng(0).normal(size=FINE.shape)
+    coarse = fractional()
+    steradians = lambda s, n, w, e: (np.sin(np.deg2rad(n)) - np.sin(np.deg2rad(s))) * np.deg2rad(e - w)
+    want = np.empty(coarse.shape)
+    for a in range(2):
+        for b in range(3):
+            south, north = np.sort(coarse.lat_bounds[a : a + 2])
+            west, east = coarse.lon_bounds[b : b + 2]
+            total = weight = 0.0
+            for i in range(8):
+                for j in range(10):
+                    s, n = max(south, FINE.lat_bounds[i]), min(north, FINE.lat_bounds[i + 1])
+                    w, e = max(west, FINE.lon_bounds[j]), min(east, FINE.lon_bounds[j + 1])
+                    if s < n and w < e:
+                        total += steradians(s, n, w, e) * x[i, j]
+                        weight += steradians(s, n, w, e)
+            assert np.isclose(weight, steradians(south, north, west, east))
+            want[a, b] = total / weight
+    got = area_mean(FINE, coarse)(jnp.asarray(x, jnp.float32)[None, None])[0, 0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_of_rows_does_not_matter():
+    """The same place is observed whether a grid runs north or south."""
+    x = jax.random.normal(jax.random.key(0), FINE.shape)
+    north = Grid(FINE.lat[::-1], FINE.lon, FINE.lat_bounds[::-1], FINE.lon_bounds)
+    a = area_mean(FINE, fractional())(x[None, None])
+    b = area_mean(north, fractional())(x[None, None, ::-1])
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_snapshots_take_the_times_asked_for():
+    x = jax.random.normal(jax.random.key(0), SHAPE)
+    np.testing.assert_array_equal(snapshots(TIMES, TIMES[[4, 1]])(x), x[jnp.asarray([4, 1])])
+
+
+def test_time_means_include_the_start_and_not_the_end():
+    x = jax.random.normal(jax.random.key(0), SHAPE)
+    want = jnp.stack([x[:3].mean(0), x[3:5].mean(0)])
+    np.testing.assert_allclose(time_mean(TIMES, BOUNDS)(x), want, rtol=1e-5, atol=1e-6)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("coarse", "words"),
+        [
+            (Grid(np.asarray([49.5, 51.5]), np.asarray([-1.0, 1.0])), "latitude cells inside the fine grid"),
+            (Grid(np.asarray([51.0, 52.0]), np.asarray([0.0, 3.0])), "longitude cells inside the fine grid"),
+        ],
+    )
+    def test_coarse_cells_outside(self, coarse, words):
+        with pytest.raises(ValueError, match=f"{words}.*crop the coarse grid"):
+            area_mean(FINE, coarse)
+
+    def test_times_between_the_fields_times(self):
+        with pytest.raises(ValueError, match=r"among the field's 6 times.*got 2020-01-01T01:30"):
+            snapshots(TIMES, TIMES[:2] + np.timedelta64(30, "m") * np.arange(2))
+
+    def test_an_interval_without_times(self):
+        later = BOUNDS + np.timedelta64(10, "h")
+        with pytest.raises(ValueError, match=r"expected field times between 2020-01-01T10.*got none"):
+            time_mean(TIMES, later)
+
+    def test_fields_of_another_size(self):
+        with pytest.raises(ValueError, match="expected a field with 10 longitudes, got 9"):
+            area()(jnp.zeros((6, 2, 8, 9)))
+        with pytest.raises(ValueError, match="expected a field with 8 latitudes, got 7"):
+            area()(jnp.zeros((6, 2, 7, 10)))
+        with pytest.raises(ValueError, match="expected a field with 6 times, got 5"):
+            snapshots(TIMES, TIMES[:1])(jnp.zeros((5, 2, 8, 10)))
+
+    def test_products_with_arrays(self):
+        with pytest.raises(TypeError, match=r"expected an operator on the right of @.*H\(x\)"):
+            area() @ jnp.zeros(SHAPE)
