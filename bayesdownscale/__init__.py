@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bayesdownscale.data.coarse import check_overlap, open_coarse
     from bayesdownscale.data.datasets import era5_uk
     from bayesdownscale.data.errors import DataError
-    from bayesdownscale.data.grid import Coords, Grid, Variable
     from bayesdownscale.data.fields import Fields
+    from bayesdownscale.data.grid import Coords, Grid, Variable
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.diagnostics.report import report

@@ -147,8 +147,8 @@ def report(posterior, out, truth, overwrite):
 @overwrite_option
 def demo(out, data, members, steps, seed, overwrite):
     """Downscale one day of UK temperature, 8 x 8 blocks every 6 hours, and judge it against the truth."""
-    from bayesdownscale.demo import demo_truth
     from bayesdownscale.data.write import check_output, write_atomic
+    from bayesdownscale.demo import demo_truth
     from bayesdownscale.diagnostics.report import report as write_report
 
     out.mkdir(parents=True, exist_ok=True)
@@ -258,7 +258,14 @@ class Advance:
 def progress_bar(what: str, total: int) -> Iterator[Advance]:
     """A progress bar on standard error with time spent and time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:

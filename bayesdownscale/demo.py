@@ -1,6 +1,7 @@
 """The embedded example: one day of UK temperature, its coarse view, and the prior that ships with the package."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bayesdownscale.data.fields import Fields
@@ -13,12 +14,14 @@ HOURS, EVERY, BLOCK, NOISE_SD = 25, 6, 8, 0.05
 START = np.datetime64("2019-03-26T00", "ns")
 
 
-def coarsen(truth: Fields, key: jax.Array, block: int = BLOCK, every: int = EVERY, noise_sd: float = NOISE_SD) -> Fields:
+def coarsen(
+    truth: Fields, key: jax.Array, block: int = BLOCK, every: int = EVERY, noise_sd: float = NOISE_SD
+) -> Fields:
     """What a coarse model with white noise of `noise_sd` [units of the field] would report of `truth`: means of
     `block` x `block` cells at every `every`-th time step."""
     grid, times = truth.grid.coarsen(block), truth.times[::every]
     operator = area_mean(truth.grid, grid) @ snapshots(truth.times, times)
-    values = operator(truth.values)
+    values = operator(jnp.asarray(truth.values))
     values = values + noise_sd * jax.random.normal(key, values.shape)
     coords = Coords(times, truth.variables, grid)
     return Fields(np.asarray(values), coords, f"{block} x {block} block means every {every} steps of {truth.source}")

@@ -9,9 +9,6 @@ paper with the same network and more evaluations; moment matching.
 
 import json
 import time
-from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import click
 import jax
@@ -23,17 +20,9 @@ from bayesdownscale.data.datasets import split
 from bayesdownscale.demo import NOISE_SD, coarsen
 from bayesdownscale.diagnostics.baselines import bilinear
 from bayesdownscale.diagnostics.scores import coverage, crps, spread_skill
+from bayesdownscale.recipes import find_recipe, load_recipe
 
 HOURS = 25
-
-
-def area_mean_model():
-    path = Path(__file__).parents[1] / "models" / "area_mean.py"
-    spec = spec_from_file_location("area_mean", path)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.model
 
 
 def labelled(fields: bd.Fields, values: np.ndarray) -> xr.DataArray:
@@ -45,7 +34,7 @@ def labelled(fields: bd.Fields, values: np.ndarray) -> xr.DataArray:
 
 def samplers(members: int, steps: int, seed_steps: int, batch: int):
     """Each takes (key, prior, gaussian prior, operator, coarse) and returns a Posterior."""
-    model = area_mean_model()
+    model = load_recipe(find_recipe("models", "area_mean")).model
     guided = bd.GuidedSDE(model, steps=steps, batch=batch)
     seed = bd.GuidedSDE(model, steps=seed_steps, batch=batch, guidance=bd.SeedRule, stochasticity=0.0)
     exact = bd.ExactGaussian(model)
@@ -102,7 +91,8 @@ def main(as_json: bool, quick: bool, folder: str | None, steps: int) -> None:
     for name, total in summary.items():
         print(f"   all  {name:<17} " + "  ".join(f"{k} {v:.4f}" for k, v in total.items()))
     if as_json:
-        print(json.dumps({"benchmark": "era5_uk", "windows": windows, "members": members, "summary": summary, "rows": rows}))
+        result = {"benchmark": "era5_uk", "windows": windows, "members": members, "summary": summary, "rows": rows}
+        print(json.dumps(result))
 
 
 def summarise(rows: dict[str, list[dict]], members: int) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ import bayesdownscale as bd
 
 def run(key, model, *args, draws=16, on_batch=lambda done: None, **kwargs):
     """`draws` exact draws of the field of `model(*args, **kwargs)` as a DataTree; all parameters fixed."""
-    program, data, labels = bd.read_model(model, args, kwargs)
+    program, _, labels = bd.read_model(model, args, kwargs)
     prior = program.prior
     posterior = bd.ExactGaussian(model).condition(*args, **kwargs)
 

@@ -48,6 +48,8 @@ def run(key, model, *args, draws=16, steps=32, batch=16, on_batch=lambda done: N
             max_steps=steps,
             adjoint=diffrax.ForwardMode(),
         )
+        assert solution.ys is not None
+        assert solution.solver_state is not None
         x, last = denoiser.evaluate(solution.ys[0], jnp.exp(-taus[-1]), prior.context)
         x = prior.standardisation.backward(x, prior.context)
         cost = solution.solver_state.cost + last

@@ -1,6 +1,5 @@
 """Small problems with known answers, shared by the tests."""
 
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayesdownscale as bd
+from bayesdownscale.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
 SIGMA = 0.3
@@ -17,10 +17,7 @@ SIGMA = 0.3
 
 def load_program(folder: str, name: str):
     """A program of models/ or inference/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", ROOT / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_recipe(ROOT / folder / f"{name}.py")
 
 
 def names(folder: str) -> list[str]:

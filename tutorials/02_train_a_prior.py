@@ -63,7 +63,7 @@ prior = bd.train_prior(
 # %%
 draws = np.asarray(prior.sample(jax.random.key(1), (32,)))
 anomaly = draws - draws.mean(0)
-print("mean   of draws %.2f K, of weather %.2f K" % (draws.mean(), weather.values.mean()))
-print("spread of draws %.2f K, of weather %.2f K" % (anomaly.std(), np.std(np.asarray(anomalies))))
+print(f"mean   of draws {draws.mean():.2f} K, of weather {weather.values.mean():.2f} K")
+print(f"spread of draws {anomaly.std():.2f} K, of weather {np.std(np.asarray(anomalies)):.2f} K")
 lag = (anomaly[:, 1:] * anomaly[:, :-1]).mean() / (anomaly**2).mean()
-print("lag-1 correlation of draws %.3f, true %.3f" % (lag, np.exp(-1 / 8)))
+print(f"lag-1 correlation of draws {lag:.3f}, true {np.exp(-1 / 8):.3f}")

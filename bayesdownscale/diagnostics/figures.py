@@ -1,6 +1,5 @@
 """Figures over time and of calibration; maps are in `maps.py`. Each returns a matplotlib Figure."""
 
-import matplotlib.dates as mdates
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -17,11 +16,11 @@ from bayesdownscale.diagnostics.style import (
     POSTERIOR,
     SMALL,
     TRUTH,
+    date_axis,
     label_of,
     legend,
     name_of,
     new_figure,
-    period,
     place,
     tidy,
     units_of,
@@ -219,19 +218,6 @@ def hours_since_observed(observed: xr.DataArray) -> np.ndarray:
     last = np.searchsorted(seen, hours, side="right") - 1
     inside = (hours >= seen[0]) & (hours <= seen[-1])
     return np.where(inside, np.round(hours - seen[np.maximum(last, 0)], 3), np.nan)
-
-
-def date_axis(axes: Axes, times: np.ndarray) -> None:
-    """Dates along x, said to be UTC."""
-    locator = mdates.AutoDateLocator(maxticks=10)
-    formats = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M"]
-    zeros = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
-    formatter = mdates.ConciseDateFormatter(locator, formats=formats, zero_formats=zeros, show_offset=False)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(formatter)
-    axes.set_xlabel(f"time (UTC), {period(times)}")
-    if times.size > 1:
-        axes.set_xlim(times[0], times[-1])
 
 
 def _errors(ensemble: xr.DataArray, truth: xr.DataArray | None, baseline: xr.DataArray | None) -> dict:

@@ -95,7 +95,7 @@ def add_truth(tree: xr.DataTree, truth: xr.Dataset | xr.DataArray | Fields) -> x
         raise ValueError(f"expected a truth with {quoted(names)}, got {quoted(truth.data_vars)}; rename its variables")
     posterior = tree["posterior"].to_dataset()
     aligned = {name: align(truth[name], posterior[name], "the truth") for name in shared}
-    groups = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}
+    groups = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
     return xr.DataTree.from_dict({**groups, "/truth": xr.Dataset(aligned)})
 
 

@@ -65,7 +65,7 @@ def spread(ensemble: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr
     The factor accounts for the error of the mean of M members, so that the spread of a calibrated ensemble
     equals the RMSE of its mean (Fortin et al. 2014, J. Hydrometeorol. 15, 1708).
     """
-    members = ensemble.sizes["draw"]
+    members = _size(ensemble)
     out = (domain_mean(variance(ensemble), over) * (members + 1) / members) ** 0.5
     return out.assign_attrs(units=_units(ensemble))
 
@@ -112,7 +112,7 @@ def pit(ensemble: xr.DataArray, truth: xr.DataArray, key: int) -> xr.DataArray:
 
 def pit_interval(ensemble: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """The two ends of the PIT of each cell: members below, and members not above plus one, over M + 1."""
-    members, known = ensemble.sizes["draw"], truth.notnull()
+    members, known = _size(ensemble), truth.notnull()
     below = _by_cell(lambda x, y: np.sum(x < y, axis=0), ensemble, truth)
     not_above = _by_cell(lambda x, y: np.sum(x <= y, axis=0), ensemble, truth)
     low, high = below / (members + 1), (not_above + 1) / (members + 1)
@@ -157,8 +157,14 @@ def _by_cell(
     return truth.copy(data=np.concatenate(blocks).reshape(truth.shape)).drop_attrs()
 
 
+def _size(ensemble: xr.DataArray) -> int:
+    if "draw" not in ensemble.dims:
+        raise ValueError(f"expected an ensemble with the dimension draw, got {ensemble.dims}; rename it")
+    return ensemble.sizes["draw"]
+
+
 def _at_least_two(ensemble: xr.DataArray) -> None:
-    if ensemble.sizes["draw"] < 2:
+    if _size(ensemble) < 2:
         raise ValueError("expected at least two draws to measure spread, got 1; draw more")
 
 

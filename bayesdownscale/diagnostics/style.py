@@ -3,6 +3,7 @@
 import io
 import re
 
+import matplotlib.dates as mdates
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -87,6 +88,19 @@ def tidy(axes: Axes) -> None:
     axes.tick_params(labelsize=SMALL)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         text.set_fontsize(NORMAL)
+
+
+def date_axis(axes: Axes, times: np.ndarray) -> None:
+    """Dates along x, said to be UTC."""
+    locator = mdates.AutoDateLocator(maxticks=10)
+    formats = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M"]
+    zeros = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
+    formatter = mdates.ConciseDateFormatter(locator, formats=formats, zero_formats=zeros, show_offset=False)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(formatter)
+    axes.set_xlabel(f"time (UTC), {period(times)}")
+    if times.size > 1:
+        axes.set_xlim(times[0], times[-1])
 
 
 def legend(axes: Axes, columns: int = 2) -> None:

@@ -1,8 +1,10 @@
 """Reading a NumPyro program: from `model(y=...)` to log p(y | x, theta) of its one field site."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -83,7 +85,7 @@ class Program:
         found: list[tuple[str, Any]] = []
 
         class Stop(Messenger):
-            def process_message(inner, msg):  # noqa: N805
+            def process_message(inner, msg):  # pyright: ignore[reportSelfClsParameterName]
                 if msg["type"] == "sample" and self.is_field(msg["fn"]):
                     if msg["is_observed"]:
                         raise ProgramError(
@@ -128,9 +130,14 @@ class Program:
                     f"site {name!r}: expected data of shape {expected}, the shape of its distribution, got {got}; "
                     "they would broadcast silently"
                 )
+            if _not_a_number(sites[name]):
+                raise ProgramError(
+                    f"site {name!r}: the data have missing values (NaN) that are not masked, so their density is "
+                    "NaN too; write distribution.mask(jnp.isfinite(y))"
+                )
         if self.latents:
             theta = {name: sites[name]["value"] for name in self.latents}
-            other = self._sites(jnp.ones(self.shape), theta)
+            other = self._sites(jax.random.normal(jax.random.key(0), self.shape), theta)
             for name in self.latents:
                 before, after = (s[name]["fn"].log_prob(theta[name]) for s in (sites, other))
                 if not np.array_equal(before, after, equal_nan=True):
@@ -139,9 +146,18 @@ class Program:
                         "or observe it"
                     )
 
+    def _given(self, theta: Theta | None) -> Theta:
+        """The parameters among `theta`, all of them there. Deterministic sites, which samples hold too, are left
+        out: with their values given, nothing would depend on the field."""
+        theta = theta or {}
+        missing = [name for name in self.latents if name not in theta]
+        if missing:
+            raise ProgramError(f"expected a value for each of {self.latents} in theta, got none for {missing[0]!r}")
+        return {name: theta[name] for name in self.latents}
+
     def log_likelihood(self, x: Field, theta: Theta | None = None) -> Scalar:
         """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales."""
-        sites = self._sites(x, theta or {})
+        sites = self._sites(x, self._given(theta))
         total = jnp.zeros(())
         for name, site in sites.items():
             if site["type"] != "sample" or not site["is_observed"] or name == self.field:
@@ -152,7 +168,7 @@ class Program:
 
     def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
         """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
-        sites = self._sites(x, theta or {})
+        sites = self._sites(x, self._given(theta))
         return [_gaussian_term(name, sites[name]) for name in self.observed]
 
     def given_field(self, x: Field) -> Callable:
@@ -195,6 +211,16 @@ def _is_data(site: dict) -> bool:
     )
 
 
+def _not_a_number(site: dict) -> bool:
+    """Whether missing data make a density NaN; traced data, which cannot be looked at, are taken as they are."""
+    value, fn = site["value"], site["fn"]
+    if isinstance(value, jax.core.Tracer) or not np.isnan(value).any():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPyro's, that NaN is outside the support
+        return bool(np.isnan(fn.log_prob(value)).any())
+
+
 def _gaussian_term(name: str, site: dict) -> GaussianTerm:
     mask = jnp.ones(jnp.shape(site["value"]), bool)
     fn = site["fn"]
@@ -209,7 +235,7 @@ def _gaussian_term(name: str, site: dict) -> GaussianTerm:
             )
         fn = fn.base_dist
     residual = site["value"] - fn.loc
-    variance = jnp.broadcast_to(jnp.square(fn.scale), residual.shape)
+    variance = jnp.broadcast_to(jnp.square(jnp.asarray(fn.scale)), residual.shape)
     return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))
 
 

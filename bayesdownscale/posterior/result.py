@@ -64,7 +64,7 @@ class Posterior:
         """An ArviZ 1.x DataTree: `posterior` with one variable per physical variable (chain, draw, time, lat,
         lon) and one per parameter, `sample_stats`, `observed_data`, and `truth` when it is known."""
         chain_draw = {"chain": [0], "draw": np.arange(self.fields.shape[0])}
-        posterior = {
+        posterior: dict[str, Any] = {
             v.name: (("chain", "draw", "time", "lat", "lon"), self.fields[None, :, :, k], v.cf_attrs())
             for k, v in enumerate(self.coords.variables)
         }

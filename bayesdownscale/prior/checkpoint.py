@@ -85,7 +85,7 @@ def load_description(folder: Path, name: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version = record["format"]
-        record["weights"]["file"], record["weights"]["sha256"]
+        _ = record["weights"]["file"], record["weights"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint's description, could not read it ({error})") from None
     if version != FORMAT:

@@ -36,7 +36,7 @@ class Cost(NamedTuple):
     iterations: Count
 
     @staticmethod
-    def of(evaluations: int = 0, products=0, iterations=0) -> "Cost":
+    def of(evaluations: int | Count = 0, products: int | Count = 0, iterations: int | Count = 0) -> "Cost":
         return Cost(*(jnp.asarray(n, jnp.int32) for n in (evaluations, products, iterations)))
 
     def __add__(self, other: tuple) -> "Cost":

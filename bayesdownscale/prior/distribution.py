@@ -28,7 +28,7 @@ class FieldPrior(dist.Distribution):
     available (`GaussianPrior` has it). Works in NumPyro programs, handlers, jit and vmap.
     """
 
-    support = constraints.independent(constraints.real, 4)
+    support = constraints.independent(constraints.real, 4)  # pyright: ignore[reportAssignmentType]
     pytree_data_fields = ("denoiser", "standardisation", "context")
     pytree_aux_fields = ("levels", "coords", "steps")
 
@@ -60,6 +60,7 @@ class FieldPrior(dist.Distribution):
         return self.coords.variables
 
     def sample(self, key, sample_shape=()):
+        assert key is not None
         assert is_prng_key(key)
         n = int(np.prod(sample_shape))
         fields = lax.map(self._draw, random.split(key, n), batch_size=min(n, SAMPLE_BATCH) or None)

@@ -57,7 +57,8 @@ class GaussianField(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return (self.bases.shape[-1], *self.modes.shape[1:])
+        _, n_var, n_lat, n_lon = self.modes.shape
+        return self.bases.shape[-1], n_var, n_lat, n_lon
 
     def spectral(self, phi: Callable[[Array], Array], x: Field) -> Field:
         """phi(Sigma) x for a function phi of the eigenvalues."""

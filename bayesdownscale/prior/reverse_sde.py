@@ -88,5 +88,7 @@ def reverse_sample(
         max_steps=len(taus),
         adjoint=diffrax.RecursiveCheckpointAdjoint() if stochasticity == 0 else diffrax.ForwardMode(),
     )
+    assert solution.ys is not None
+    assert solution.solver_state is not None
     mean, last = denoiser.evaluate(solution.ys[0], jnp.exp(-taus[-1]), context)
     return mean, solution.solver_state.cost + last

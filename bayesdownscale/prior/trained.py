@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,13 @@ def train_prior(
     standardisation, anomalies = fit_standardisation(*clean)
     whole = np.zeros(values.shape, np.float32)
     whole[~missing] = anomalies
-    n_train = int(round(times.size * (1 - validation_share)))
+    n_train = round(times.size * (1 - validation_share))
     part = lambda lo, hi: lo + window_starts(times[lo:hi], window, ~missing[lo:hi])
     train_starts, valid_starts = part(0, n_train), part(n_train, times.size)
     step = usual_step(times)
     breaks = np.flatnonzero(np.diff(times[:n_train][~missing[:n_train]]) != step) + 1
     edges = [0, *breaks.tolist(), int((~missing[:n_train]).sum())]
-    spans = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    spans = [slice(a, b) for a, b in pairwise(edges)]
     gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, n_modes=n_modes)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
     levels = NoiseLevels(0.02, 2.0 * largest)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from bayesdownscale._types import Count, Key, Scalar
 from bayesdownscale.prior.denoiser import Context
@@ -121,9 +121,15 @@ def finish(denoiser: DiffusionDenoiser, state: TrainingState) -> DiffusionDenois
 
 
 def _batch_loss(
-    denoiser: DiffusionDenoiser, values, hour, day, starts, levels, key: Key, amplitude: float | None
+    denoiser: DiffusionDenoiser,
+    arrays: tuple[Array, Array, Array],
+    starts: Array,
+    levels: NoiseLevels,
+    key: Key,
+    amplitude: float | None,
 ) -> Scalar:
     """The loss of the windows at `starts`; `amplitude` None switches augmentation and dropout off."""
+    values, hour, day = arrays
     window = denoiser.gaussian.shape[0]
     k_noise, k_sigma, k_drop, k_scale = jax.random.split(key, 4)
     sigma = levels.sample(k_sigma, starts.size)
@@ -166,7 +172,7 @@ def train(
         key = jax.random.fold_in(root, state.step)
         k_batch, k_loss = jax.random.split(key)
         batch = jax.random.choice(k_batch, starts, (config.batch,))
-        loss_of = lambda net: _batch_loss(rebuild(net), *arrays, batch, levels, k_loss, config.amplitude)
+        loss_of = lambda net: _batch_loss(rebuild(net), arrays, batch, levels, k_loss, config.amplitude)
         loss, gradient = jax.value_and_grad(loss_of)(state.net)
         updates, opt_state = opt.update(gradient, state.optimiser, state.net)
         net = optax.apply_updates(state.net, updates)
@@ -180,7 +186,7 @@ def train(
         chunk = min(16, starts.size)
         padded = jnp.resize(starts, (4 * -(-starts.size // chunk), chunk))
         keys = jax.random.split(jax.random.fold_in(root, 2**31 - 1), padded.shape[0])
-        loss_of = lambda s_k: _batch_loss(rebuild(net), *arrays, s_k[0], levels, s_k[1], None)
+        loss_of = lambda s_k: _batch_loss(rebuild(net), arrays, s_k[0], levels, s_k[1], None)
         return jnp.mean(jax.lax.map(loss_of, (padded, keys)))
 
     zero_net = jax.tree.map(jnp.zeros_like, state.net)
