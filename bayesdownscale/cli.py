@@ -267,9 +267,14 @@ def progress_bar(what: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("{task.description}"), console=console) as bar:
         task = bar.add_task("", total=total)
-        yield Advance(
-            lambda done: bar.update(task, completed=done), lambda text: bar.update(task, description=text)
-        )
+
+        def note(text: str) -> None:
+            bar.update(task, description=text)
+            if not console.is_terminal:  # a log file: one line each time there is something to say
+                console.print(f"{what} {bar.tasks[task].completed:g}/{total} {text}", highlight=False)
+
+        yield Advance(lambda done: bar.update(task, completed=done), note)

@@ -157,25 +157,26 @@ def _parameters(tree: xr.DataTree) -> dict[str, Any]:
         return {}
     parameters = tree["posterior"].to_dataset()[names]
     chains, draws = parameters.sizes["chain"], parameters.sizes["draw"]
-    with_ess, with_rhat = chains > 1 or draws >= ENOUGH_FOR_ESS, chains > 1
-    rhat = ess = None
-    if with_ess:
+    drawn = [name for name in names if float(np.ptp(parameters[name].values)) > 0]
+    diagnostics: dict[str, xr.Dataset] = {}
+    if drawn and (chains > 1 or draws >= ENOUGH_FOR_ESS):
         import arviz as az
 
-        ess, rhat = az.ess(parameters), az.rhat(parameters) if with_rhat else None
-    why = [] if with_rhat else ["R-hat needs more than one chain"]
-    why += [] if with_ess else [f"ESS needs several chains or {ENOUGH_FOR_ESS} draws"]
-    return {
-        name: {
-            "mean": float(parameters[name].mean()),
-            "sd": float(parameters[name].std(ddof=1)) if chains * draws > 1 else None,
-            "interval_90": [float(q) for q in np.nanquantile(parameters[name], [0.05, 0.95])],
-            "rhat": None if rhat is None else float(rhat[name]),
-            "ess": None if ess is None else float(ess[name]),
-            "omitted": "; ".join(why) or None,
+        diagnostics = {"ess": az.ess(parameters[drawn])} | ({"rhat": az.rhat(parameters[drawn])} if chains > 1 else {})
+    why = [] if "rhat" in diagnostics else ["R-hat needs more than one chain"]
+    why += [] if "ess" in diagnostics else [f"ESS needs several chains or {ENOUGH_FOR_ESS} draws"]
+    out = {}
+    for name in names:
+        values, known = parameters[name].values, {key: d[name] for key, d in diagnostics.items() if name in drawn}
+        out[name] = {
+            "mean": float(values.mean(dtype=np.float64)),
+            "sd": float(values.std(ddof=1, dtype=np.float64)) if values.size > 1 else None,
+            "interval_90": [float(q) for q in np.nanquantile(values, [0.05, 0.95])],
+            "rhat": float(known["rhat"]) if "rhat" in known else None,
+            "ess": float(known["ess"]) if "ess" in known else None,
+            "omitted": "; ".join(why) if name in drawn else "fixed",
         }
-        for name in names
-    }
+    return out
 
 
 def _not_assessed(scored: list[ScoredField], stats: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
@@ -196,7 +197,7 @@ def _not_assessed(scored: list[ScoredField], stats: dict[str, Any], parameters: 
     if "coarse_residual" not in stats:
         out.append("The distance to the input: the sampler stored no coarse_residual.")
     for name, numbers in parameters.items():
-        if numbers["omitted"]:
+        if numbers["omitted"] not in ("", "fixed"):
             out.append(f"{name}: {numbers['omitted']}.")
     return out
 
