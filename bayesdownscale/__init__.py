@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bayesdownscale.diagnostics.report import report
     from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, time_mean
     from bayesdownscale.likelihood.program import Program, ProgramError
-    from bayesdownscale.posterior.batches import draw_keys, in_batches
+    from bayesdownscale.posterior.batches import draw_keys, fingerprint, in_batches
     from bayesdownscale.posterior.exact import ExactGaussian
     from bayesdownscale.posterior.guidance import SDA, MomentMatching, SeedRule
     from bayesdownscale.posterior.guided import GuidedSDE, coarse_residual, read_model, source_of
@@ -50,7 +50,7 @@ _HOME = {
     "diagnostics.report": ("report",),
     "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "time_mean"),
     "likelihood.program": ("Program", "ProgramError"),
-    "posterior.batches": ("draw_keys", "in_batches"),
+    "posterior.batches": ("draw_keys", "fingerprint", "in_batches"),
     "posterior.exact": ("ExactGaussian",),
     "posterior.guidance": ("SDA", "MomentMatching", "SeedRule"),
     "posterior.guided": ("GuidedSDE", "coarse_residual", "read_model", "source_of"),

@@ -63,10 +63,8 @@ def run(key, model, *args, draws=16, steps=32, batch=16, on_batch=lambda done: N
         }
 
     draw_batch = eqx.filter_jit(lambda keys: jax.vmap(draw, (None, 0))(denoiser, keys))
-    fingerprint = {"steps": steps, "key": np.asarray(jax.random.key_data(key)).tolist()}
-    stats = bd.in_batches(
-        draw_batch, bd.draw_keys(key, draws), batch, on_batch=on_batch, keep=keep, fingerprint=fingerprint
-    )
+    mark = bd.fingerprint(key, prior, data, steps=steps)
+    stats = bd.in_batches(draw_batch, bd.draw_keys(key, draws), batch, on_batch=on_batch, keep=keep, mark=mark)
     fields = stats.pop("field")
     attrs = bd.provenance("guided_sde", approximate=1, steps=steps, model_source=bd.source_of(model))
     observed = program.observed_values()

@@ -132,12 +132,12 @@ def _derived_panels(
 
 
 def _draw_values(part: SubFigure, panels: list[Panel], now: xr.DataArray, layout: tuple[int, int]) -> None:
-    shown = np.concatenate([np.ravel(panel.values) for _, panel in panels])
-    shown = shown[np.isfinite(shown)]
+    shown = [panel.values[np.isfinite(panel.values)] for _, panel in panels]
     if is_signed(now):
-        norm, colours = _symmetric([shown]), SIGNED
+        norm, colours = _symmetric(shown), SIGNED
     else:
-        low, high = np.percentile(shown, [0.2, 99.8])
+        ends = [np.percentile(values, [0.2, 99.8]) for values in shown if values.size]  # a few cells may saturate
+        low, high = np.min(ends), np.max(ends)
         norm, colours = Normalize(low, max(high, low + 1e-12)), VALUES
     grid = part.subplots(*layout, sharex=True, sharey=True, squeeze=False)
     for axes, (title, panel) in zip(grid.flat, panels, strict=False):
@@ -182,7 +182,7 @@ def _draw_derived(part: SubFigure, panels: list[DerivedPanel], now: xr.DataArray
 
 
 def _symmetric(arrays: list[np.ndarray]) -> Normalize:
-    limit = max(float(np.nanpercentile(np.abs(array), 99.8)) for array in arrays)
+    limit = max(float(np.nanpercentile(np.abs(array), 99.8)) for array in arrays if array.size)
     return Normalize(-max(limit, 1e-12), max(limit, 1e-12))
 
 

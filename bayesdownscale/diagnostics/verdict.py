@@ -8,6 +8,7 @@ import numpy as np
 # name: what is fine, and what is still tolerable with a warning
 LIMITS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "coverage_90": ((0.85, 0.95), (0.75, 0.98)),
+    "coverage_50": ((0.4, 0.6), (0.3, 0.7)),
     "coverage_90_between": ((0.85, 0.95), (0.75, 0.98)),
     "spread_skill": ((0.85, 1.15), (0.7, 1.4)),
     "crps_ratio": ((-np.inf, 0.6), (-np.inf, 1.0)),
@@ -19,6 +20,7 @@ LIMITS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 }
 TITLES = {
     "coverage_90": "coverage of the 90 % interval",
+    "coverage_50": "coverage of the 50 % interval",
     "coverage_90_between": "coverage, hours without input",
     "spread_skill": "spread over error",
     "crps_ratio": "CRPS over the error of interpolation",
@@ -71,20 +73,20 @@ def field_criteria(name: str, numbers: dict[str, Any]) -> list[Criterion]:
     if scores is None:
         return []
     total, between, out = scores["all"], scores.get("between"), []
-    if total.get("coverage_90") is not None:
-        value, chance = total["coverage_90"], total["coverage_90_chance"]
-        said = f"The 90 % interval holds the truth at {_percent(value)} of cells and hours"
-        if None not in chance:
-            said += f"; draws in the truth's place score {_percent(chance[0])} to {_percent(chance[1])}"
-        out.append(judge("coverage_90", value, said + ".", name, chance))
+    for level in (90, 50):
+        if total.get(f"coverage_{level}") is not None:
+            value, chance = total[f"coverage_{level}"], total[f"coverage_{level}_chance"]
+            said = f"The {level} % interval holds the truth at {_percent(value)} of cells and hours"
+            if None not in chance:
+                said += f"; draws in the truth's place score {_percent(chance[0])} to {_percent(chance[1])}"
+            out.append(judge(f"coverage_{level}", value, said + ".", name, chance))
     if between and between.get("coverage_90") is not None:
         said = f"At hours without input the 90 % interval holds it at {_percent(between['coverage_90'])}."
         out.append(judge("coverage_90_between", between["coverage_90"], said, name))
     if total.get("spread_skill") is not None:
         value = total["spread_skill"]
-        kind = (
-            "the draws are too alike" if value < 0.95 else "the draws differ too much" if value > 1.05 else "they agree"
-        )
+        low, high = LIMITS["spread_skill"][0]
+        kind = "the draws are too alike" if value < low else "they differ too much" if value > high else "of one size"
         said = f"The spread of the draws is {value:.2f} times the error of their mean: {kind}."
         out.append(judge("spread_skill", value, said, name))
     if total.get("crps_ratio") is not None:

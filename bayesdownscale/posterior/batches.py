@@ -1,5 +1,6 @@
 """Many draws in batches of one compiled shape, with progress, and kept on disk as they finish."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +30,12 @@ def in_batches(
     *,
     on_batch: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
-    fingerprint: dict[str, Any] | None = None,
+    mark: dict[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """All draws of `draw_batch` (keys of one batch -> arrays with a leading batch axis), gathered on the host.
 
     The last batch is filled up with repeated keys, so one shape is compiled. With a folder `keep`, each batch is
-    written there when it is done, and a later call with the same `fingerprint` continues after it; call
+    written there when it is done, and a later call with the same `mark` (see `fingerprint`) continues after it; call
     `forget(keep)` once the result is safe. `on_batch` hears the number of draws done.
     """
     n = keys.shape[0]
@@ -42,23 +43,23 @@ def in_batches(
     done: list[dict[str, np.ndarray]] = []
     for start in range(0, n, batch):
         name = f"{PART}-{start:06d}"
-        mark = {"fingerprint": {**(fingerprint or {}), "batch": batch, "draws": n}}
-        finished = None if keep is None else _finished(keep, name, mark)
+        description = {"mark": {**(mark or {}), "batch": batch, "draws": n}}
+        finished = None if keep is None else _finished(keep, name, description)
         if finished is None:
             index = jnp.minimum(start + jnp.arange(batch), n - 1)
             finished = {k: np.asarray(v)[: n - start] for k, v in draw_batch(keys[index]).items()}
             if keep is not None:
-                save_checkpoint(keep, name, mark, finished)
+                save_checkpoint(keep, name, description, finished)
         done.append(finished)
         on_batch(min(start + batch, n))
     return {k: np.concatenate([part[k] for part in done]) for k in done[0]}
 
 
-def _finished(keep: Path, name: str, mark: dict) -> dict[str, np.ndarray] | None:
+def _finished(keep: Path, name: str, description: dict) -> dict[str, np.ndarray] | None:
     if not (keep / f"{name}.json").exists():
         return None
     record = load_description(keep, name)
-    if record["fingerprint"] != mark["fingerprint"]:
+    if record["mark"] != description["mark"]:
         raise ValueError(
             f"{keep}: holds the finished draws of another run (other data, model, seed or settings); "
             "delete this folder or choose another output"
@@ -69,6 +70,16 @@ def _finished(keep: Path, name: str, mark: dict) -> dict[str, np.ndarray] | None
 def forget(keep: Path) -> None:
     """Remove the folder of finished batches."""
     shutil.rmtree(keep, ignore_errors=True)
+
+
+def fingerprint(*trees: PyTree, **settings: Any) -> dict[str, Any]:
+    """What a run is made of, to tell whether finished batches belong to it: a checksum of all arrays and numbers
+    in `trees` (keys, prior, data), and the `settings`."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(trees):
+        array = jax.random.key_data(leaf) if jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key) else leaf
+        digest.update(np.ascontiguousarray(array).tobytes() if not isinstance(array, str) else array.encode())
+    return {"sha256": digest.hexdigest(), **settings}
 
 
 def finite(tree: PyTree) -> Array:

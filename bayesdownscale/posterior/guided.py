@@ -10,12 +10,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.likelihood.program import Program, ProgramError, Theta
-from bayesdownscale.posterior.batches import draw_keys, finite, in_batches
+from bayesdownscale.posterior.batches import draw_keys, fingerprint, finite, in_batches
 from bayesdownscale.posterior.guidance import AbstractGuidance, MomentMatching
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
 from bayesdownscale.posterior.result import Posterior, provenance
@@ -94,13 +93,8 @@ class GuidedSDE:
         plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
         draw_batch = partial(_draw_batch, program.abstract(), plain(prior), plain(data), given, settings)
         keys = draw_keys(rng_key, draws)
-        mark = {
-            "key": np.asarray(jax.random.key_data(rng_key)).tolist(),
-            "settings": repr((_name(self.guidance), *settings[1:])),
-            "data": {k: float(np.nansum(np.asarray(v, np.float64))) for k, v in observed.items()},
-            "theta": {k: np.asarray(v).tolist() for k, v in given.items()},
-        }
-        arrays = in_batches(draw_batch, keys, self.batch, on_batch=on_batch, keep=keep, fingerprint=mark)
+        mark = fingerprint(rng_key, prior, data, given, settings=repr((_name(self.guidance), *settings[1:])))
+        arrays = in_batches(draw_batch, keys, self.batch, on_batch=on_batch, keep=keep, mark=mark)
         attrs = provenance(
             _name(self.guidance),
             approximate=1,
