@@ -152,8 +152,11 @@ def demo(out, data, members, steps, seed, overwrite):
     from bayesdownscale.diagnostics.report import report as write_report
 
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("truth.nc", "coarse.nc", "posterior.zarr", "report.html"):
+    for name in ("truth.nc", "coarse.nc", "posterior.zarr"):
         check_output(out / name, overwrite)
+    page = out / "report.html"
+    if page.exists() and not overwrite:
+        raise FileExistsError(f"{page} exists; choose another --out or pass --overwrite")
     click.echo("making the truth and its coarse view")
     prior, truth, coarse, noise_sd = demo_truth(data, seed)
     write_atomic(truth.to_dataset(), out / "truth.nc", overwrite)
@@ -161,7 +164,7 @@ def demo(out, data, members, steps, seed, overwrite):
     study = Study(prior, coarse, "area_mean", {"sigma": noise_sd})
     tree = study.run(out / "posterior.zarr", None, members, steps, 8, seed)
     study.write(tree, out / "posterior.zarr", None, overwrite)
-    page = write_report(tree, out / "report.html", truth=truth, overwrite=overwrite)
+    write_report(tree, page, truth=truth, overwrite=overwrite)
     click.echo(f"posterior written to {out / 'posterior.zarr'}, report to {page}")
 
 

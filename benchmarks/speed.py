@@ -57,7 +57,7 @@ def main(as_json: bool, quick: bool, folder: str | None) -> None:
     print(f"batch of {batch} fields {shape}, {jax.devices()[0].device_kind}")
     print("what             outside [ms]  inside [ms]  ratio")
     outside = eqx.filter_jit(lambda d: jax.vmap(lambda x: d(x, jnp.asarray(1.0), context))(x))
-    solve = lambda d, key, n: bd.reverse_sample(key, d, context, prior.levels.levels(n), shape)[0]
+    solve = lambda d, key, n: bd.reverse_sample(key, d, context, prior.levels.levels(n), prior.coords.shape)[0]
     inside = eqx.filter_jit(lambda d, n: jax.vmap(lambda key: solve(d, key, n))(keys))
     for name, denoiser in {"forward": prior.denoiser, "forward + vjp": WithProduct(prior.denoiser)}.items():
         calls = {

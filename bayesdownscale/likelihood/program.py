@@ -130,10 +130,10 @@ class Program:
                     f"site {name!r}: expected data of shape {expected}, the shape of its distribution, got {got}; "
                     "they would broadcast silently"
                 )
-            if _not_a_number(sites[name]):
+            if _unmasked(sites[name]):
                 raise ProgramError(
-                    f"site {name!r}: the data have missing values (NaN) that are not masked, so their density is "
-                    "NaN too; write distribution.mask(jnp.isfinite(y))"
+                    f"site {name!r}: the data have missing values (NaN) that are not masked, so they have no "
+                    "density; write distribution.mask(jnp.isfinite(y))"
                 )
         if self.latents:
             theta = {name: sites[name]["value"] for name in self.latents}
@@ -211,14 +211,14 @@ def _is_data(site: dict) -> bool:
     )
 
 
-def _not_a_number(site: dict) -> bool:
-    """Whether missing data make a density NaN; traced data, which cannot be looked at, are taken as they are."""
+def _unmasked(site: dict) -> bool:
+    """Whether missing data enter a density; traced data, which cannot be looked at, are taken as they are."""
     value, fn = site["value"], site["fn"]
     if isinstance(value, jax.core.Tracer) or not np.isnan(value).any():
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPyro's, that NaN is outside the support
-        return bool(np.isnan(fn.log_prob(value)).any())
+        return not np.isfinite(fn.log_prob(value)).all()
 
 
 def _gaussian_term(name: str, site: dict) -> GaussianTerm:

@@ -77,8 +77,9 @@ def fingerprint(*trees: PyTree, **settings: Any) -> dict[str, Any]:
     in `trees` (keys, prior, data), and the `settings`."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(trees):
-        array = jax.random.key_data(leaf) if jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key) else leaf
-        digest.update(np.ascontiguousarray(array).tobytes() if not isinstance(array, str) else array.encode())
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        digest.update(leaf.encode() if isinstance(leaf, str) else np.ascontiguousarray(leaf).tobytes())
     return {"sha256": digest.hexdigest(), **settings}
 
 

@@ -83,7 +83,7 @@ def halve_while_better(function: Callable[[Scalar], Scalar]) -> Scalar:
 
     def better(s) -> jax.Array:
         _, here, half, k = s
-        return (half > here + ROUNDING * jnp.abs(half)) & (k < MAX_HALVINGS)
+        return ((half > here + ROUNDING * jnp.abs(half)) | (here == -jnp.inf)) & (k < MAX_HALVINGS)
 
     halve = lambda s: (s[0] / 2, s[2], value(s[0] / 4), s[3] + 1)
     one = jnp.ones(())
