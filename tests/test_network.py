@@ -43,8 +43,9 @@ def gaussian(n_time=3, n_var=1, n_lat=5, n_lon=6):
 def denoiser(net=random_net, config=CONFIG, season=True, **shape):
     field = gaussian(**shape)
     n_in, n_out = DiffusionDenoiser.n_channels(field, 2)
-    statics = np.random.default_rng(1).normal(size=(*field.shape[2:], 2))
-    return DiffusionDenoiser(field, net(n_in, n_out, config), jnp.asarray(statics, jnp.float32), season)
+    statics = jnp.asarray(np.random.default_rng(1).normal(size=(*field.shape[2:], 2)), jnp.float32)
+    gain = jnp.asarray([0.1, 1.0, 10.0]), jnp.asarray([1.0, 1.0, 0.0])
+    return DiffusionDenoiser(field, net(n_in, n_out, config), statics, *gain, season)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,21 @@ def test_context_reaches_the_denoiser_and_the_day_only_with_a_season(random, con
     assert jnp.abs(model(x, SIGMA, now) - model(x, SIGMA, summer)).max() > 1e-3
     blind = eqx.filter_jit(denoiser(season=False))
     np.testing.assert_array_equal(blind(x, SIGMA, now), blind(x, SIGMA, summer))
+
+
+def test_the_correction_is_scaled_by_its_gain(random, context):
+    """1 up to sigma = 1, a half at sqrt(10), 0 at 10 and above, times the network's output and the spread."""
+    x, model = jax.random.normal(jax.random.key(2), (3, 1, 5, 6)), denoiser()
+
+    @jax.jit
+    def pieces(sigma):
+        g = model.gaussian.denoise(x, sigma)
+        f = model.net(*model.network_input(x, g, sigma, context(3)))
+        return model(x, sigma, context(3)) - g, model.gaussian.spread(sigma) * jnp.moveaxis(f, -1, 0)[:, None]
+
+    for sigma, gain in ((0.01, 1.0), (1.0, 1.0), (10**0.5, 0.5), (10.0, 0.0), (200.0, 0.0)):
+        correction, whole = pieces(jnp.asarray(sigma))
+        np.testing.assert_allclose(correction, gain * whole, rtol=1e-3, atol=1e-4)
 
 
 def test_embedding_is_periodic_in_hour_and_day():

@@ -118,20 +118,22 @@ class TestLikelihood:
 
 
 class TestTheta:
-    theta = {"b": jnp.asarray(0.7), "sigma": jnp.asarray(0.4)}
+    @pytest.fixture
+    def theta(self):
+        return {"b": jnp.asarray(0.7), "sigma": jnp.asarray(0.4)}
 
-    def test_given(self, read):
+    def test_given(self, theta, read):
         program = read(with_theta)
         assert program.latents == ["b", "sigma"]
         assert program.observed == ["coarse"]
         want = stats.norm.logpdf(Y, HX + 0.7, 0.4).sum()
-        np.testing.assert_allclose(program.log_likelihood(X, self.theta), want, rtol=1e-5)
+        np.testing.assert_allclose(program.log_likelihood(X, theta), want, rtol=1e-5)
 
-    def test_samples_with_deterministic_sites_keep_the_gradient(self, read):
+    def test_samples_with_deterministic_sites_keep_the_gradient(self, theta, read):
         program = read(with_theta)
-        samples = {**self.theta, "mean": jnp.zeros((3, 2))}
+        samples = {**theta, "mean": jnp.zeros((3, 2))}
         np.testing.assert_array_equal(
-            jax.grad(program.log_likelihood)(X, samples), jax.grad(program.log_likelihood)(X, self.theta)
+            jax.grad(program.log_likelihood)(X, samples), jax.grad(program.log_likelihood)(X, theta)
         )
 
     @pytest.mark.parametrize("theta", [None, {"b": 0.5}])

@@ -92,12 +92,12 @@ def test_order_two_for_the_ode(field, context):
     start = start_of(KEY, field.shape, HIGH)
     want = field.denoise(flow(field, start, HIGH, LOW), jnp.asarray(LOW))
     errors = []
-    for steps in (16, 32, 64, 128):
+    for steps in (32, 64, 128):
         sigmas = np.geomspace(HIGH, LOW, steps + 1)
         got, _ = reverse_sample(KEY, GaussianDenoiser(field), context(3), sigmas, field.shape, 0.0)
         errors.append(float(jnp.linalg.norm(got - want) / jnp.linalg.norm(want)))
     ratios = np.asarray(errors[:-1]) / errors[1:]
-    assert np.all((ratios[1:] > 3.3) & (ratios[1:] < 5)), errors
+    assert np.all((ratios > 3.3) & (ratios < 5)), errors
     assert errors[-1] < 1e-3
 
 
@@ -198,14 +198,14 @@ def test_one_evaluation_a_level(lam, field, context):
 def test_derivatives_pass_through(field, context):
     """Backwards through the ODE and forwards through the SDE, against central differences."""
 
-    def draw(residual, lam):
+    def draw(residual, lam=1.0):
         changed = GaussianField(field.modes, field.bases, field.variances, residual)
         sigmas = np.geomspace(HIGH, LOW, 9)
         x, _ = reverse_sample(KEY, GaussianDenoiser(changed), context(3), sigmas, field.shape, lam)
         return jnp.sum(x**2)
 
-    at = jnp.asarray(0.3)
-    for lam, derivative in ((0.0, jax.grad(draw)), (1.0, jax.jacfwd(draw))):
-        run = jax.jit(draw, static_argnums=1)
-        difference = (run(at + 0.02, lam) - run(at - 0.02, lam)) / 0.04
-        np.testing.assert_allclose(derivative(at, lam), difference, rtol=0.02)
+    backwards = jax.jit(jax.value_and_grad(lambda r: draw(r, 0.0)))
+    forwards = jax.jit(lambda r: jax.jvp(draw, (r,), (jnp.ones(()),)))
+    for run in (backwards, forwards):
+        (below, _), (_, slope), (above, _) = (run(jnp.asarray(r)) for r in (0.28, 0.3, 0.32))
+        np.testing.assert_allclose(slope, (above - below) / 0.04, rtol=0.02)

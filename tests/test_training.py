@@ -3,11 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bayesdownscale.prior.calibrate import LEVELS, calibrate
 from bayesdownscale.prior.checkpoint import CheckpointError
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
@@ -15,7 +17,7 @@ from bayesdownscale.prior.gaussian import GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
 from bayesdownscale.prior.noise import NoiseLevels
 from bayesdownscale.prior.trained import static_channels, train_prior
-from bayesdownscale.prior.training import TrainingConfig, Windows, start, train, window_starts
+from bayesdownscale.prior.training import TrainingConfig, Windows, finish, start, train, window_starts
 
 HOURS = np.datetime64("2020-01-01", "ns") + np.arange(12) * np.timedelta64(1, "h")
 
@@ -88,22 +90,47 @@ def toy():
     config = UNetConfig(widths=(8,), blocks=1, embedding=8, heads=2, dropout=0.0)
     net = UNet(*map(int, (2 + 1, 1)), config, key=jax.random.key(0))
     windows = lambda seed: Windows(two_fronts(64, seed), Context(jnp.zeros(64), jnp.zeros(64)), np.arange(64))
-    denoiser = DiffusionDenoiser(field, net, jnp.zeros((4, 4, 1)), season=False)
-    return denoiser, NoiseLevels(0.05, 20.0), windows(1), windows(2)
+    gain = jnp.asarray([0.1, 1.0]), jnp.ones(2)
+    denoiser = DiffusionDenoiser(field, net, jnp.zeros((4, 4, 1)), *gain, season=False)
+    return denoiser, NoiseLevels(0.5, 5.0), windows(1), windows(2)
 
 
-def test_the_network_learns_what_is_not_gaussian(toy):
-    """The exact denoiser of two points brings the loss far below that of the best linear denoiser."""
+@pytest.fixture(scope="module")
+def learned(toy):
+    """The state after 150 steps, and what was told at each validation."""
     denoiser, *rest = toy
     config = TrainingConfig(
-        steps=300, batch=32, learning_rate=1e-2, warmup=20, validate_every=100, ema=0.97, amplitude=0.0
+        steps=150, batch=16, learning_rate=1e-2, warmup=20, validate_every=50, ema=0.95, amplitude=0.0
     )
     seen = []
-    train(denoiser, *rest, config, start(denoiser, config), on_validation=lambda _, p: seen.append(p))
-    assert [p.step for p in seen] == [100, 200, 300]
+    state = train(denoiser, *rest, config, start(denoiser, config), on_validation=lambda _, p: seen.append(p))
+    return state, seen
+
+
+def test_the_network_learns_what_is_not_gaussian(learned):
+    """The exact denoiser of two points brings the loss far below that of the best linear denoiser."""
+    _, seen = learned
+    assert [p.step for p in seen] == [50, 100, 150]
     assert 0.5 < seen[0].linear_loss < 1.5
     assert seen[-1].validation_loss < 0.8 * seen[0].linear_loss
     assert seen[-1].best_loss == min(p.validation_loss for p in seen)
+
+
+def test_the_gain_keeps_what_is_borne_out(toy, learned):
+    """On the windows it is measured on, no level is worse than with the Gaussian alone; a network that says the
+    contrary of what it learned is switched off."""
+    denoiser, levels, _, valid = toy
+    best = finish(denoiser, learned[0])
+    calibrated = calibrate(best, valid.values, valid.context, valid.starts, levels)
+    assert np.all((calibrated.gain >= 0) & (calibrated.gain <= 1))
+    assert calibrated.gain[-1] == 0
+    assert calibrated.gain.max() > 0.8
+    np.testing.assert_allclose(calibrated.gain_sigma, np.geomspace(0.5, 5.0, LEVELS), rtol=1e-5)
+    contrary = eqx.tree_at(lambda d: (d.net.conv_out.kernel, d.net.conv_out.bias), best, replace_fn=jnp.negative)
+    helpful = calibrated.gain > 0.05
+    np.testing.assert_array_equal(
+        calibrate(contrary, valid.values, valid.context, valid.starts, levels).gain[helpful], 0
+    )
 
 
 def test_training_stops_when_validation_no_longer_improves(toy):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
@@ -214,7 +215,7 @@ def _is_data(site: dict) -> bool:
 def _unmasked(site: dict) -> bool:
     """Whether missing data enter a density; traced data, which cannot be looked at, are taken as they are."""
     value, fn = site["value"], site["fn"]
-    if isinstance(value, jax.core.Tracer) or not np.isnan(value).any():
+    if isinstance(value, Tracer) or not np.isnan(value).any():
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPyro's, that NaN is outside the support
