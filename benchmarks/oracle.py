@@ -38,7 +38,10 @@ def observe(x):
 
 
 def wasserstein(draws: np.ndarray, mean: np.ndarray, cov: np.ndarray, root: np.ndarray) -> float:
-    """Gaussian 2-Wasserstein distance of draws (n, d) to N(mean, cov), root = cov^(1/2)."""
+    """Gaussian 2-Wasserstein distance of draws (n, d) to N(mean, cov), root = cov^(1/2); infinite for draws that
+    are not finite."""
+    if not np.isfinite(draws).all():
+        return float("inf")
     draws = draws.astype(np.float64)
     sample_mean, sample_cov = draws.mean(0), np.cov(draws.T)
     cross = np.linalg.eigvalsh(root @ sample_cov @ root)
@@ -100,7 +103,7 @@ def main(as_json: bool, quick: bool) -> None:
     """Guided draws against the exact posterior of a Gaussian field."""
     settings = [("moment_matching", 16, 1.0), ("moment_matching", 32, 1.0)]
     if not quick:
-        settings += [("moment_matching", 64, 1.0), ("sda", 128, 1.0), ("seed_rule", 128, 1.0), ("seed_rule", 256, 0.0)]
+        settings += [("moment_matching", 64, 1.0), ("sda", 128, 1.0), ("seed_rule", 256, 0.0)]
     rows = []
     print("method            lambda  noise sd  evaluations  products  W2 / floor")
     for sd in (0.5, 0.1, 0.02):
@@ -112,7 +115,8 @@ def main(as_json: bool, quick: bool) -> None:
                 flush=True,
             )
     if as_json:
-        print(json.dumps({"benchmark": "oracle", "draws": 4096, "rows": rows}))
+        finite = [{k: None if v == float("inf") else v for k, v in row.items()} for row in rows]
+        print(json.dumps({"benchmark": "oracle", "draws": 4096, "rows": finite}))
 
 
 if __name__ == "__main__":

@@ -60,12 +60,12 @@ class TestSolve:
         return v @ v.T / n + 0.1 * np.eye(n), w.T @ w, rng.normal(size=n)
 
     @staticmethod
+    @partial(jax.jit, static_argnums=(3, 4))
     def solve(v, w, g, iterations=12, tolerance=1e-4):
-        v, w = jnp.asarray(v, jnp.float32), jnp.asarray(w, jnp.float32)
+        v, w, g = (jnp.asarray(a, jnp.float32) for a in (v, w, g))
         as_field = lambda a: jnp.reshape(a, (1, 1, 1, -1))
         product = lambda m: lambda a: as_field(m @ jnp.ravel(a))
-        g = as_field(jnp.asarray(g, jnp.float32))
-        return jax.jit(lambda g: solve_shift(product(v), product(w), g, iterations, tolerance))(g)
+        return solve_shift(product(v), product(w), as_field(g), iterations, tolerance)
 
     @pytest.mark.parametrize("rank", [1, 4, 12])
     def test_dense(self, rank):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bayesdownscale.likelihood.program import ProgramError, Theta
-from bayesdownscale.posterior.batches import draw_keys
+from bayesdownscale.posterior.batches import draw_keys, fingerprint
 from bayesdownscale.posterior.guided import coarse_residual, read_model, source_of
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
 from bayesdownscale.posterior.result import Posterior, provenance
@@ -68,6 +68,7 @@ class ExactGaussian:
         attrs = provenance(
             "ExactGaussian",
             approximate=0,
+            prior_sha256=fingerprint(prior)["sha256"],
             sampling_seconds=round(time.monotonic() - began, 3),
             model_name=getattr(self.model, "__name__", "model"),
             model_source=source_of(self.model),

@@ -101,6 +101,7 @@ class GuidedSDE:
             steps=self.steps,
             stochasticity=self.stochasticity,
             sweeps=sweeps,
+            prior_sha256=fingerprint(prior)["sha256"],
             sampling_seconds=round(time.monotonic() - began, 3),
             model_name=getattr(self.model, "__name__", "model"),
             model_source=source_of(self.model),
@@ -135,7 +136,7 @@ def _draw_batch(abstract, prior, data, given, settings, keys) -> dict[str, Array
             x, cost = reverse_sample(k_field, denoiser, prior.context, sigmas, prior.event_shape, stochasticity)
             x = prior.standardisation.backward(x, prior.context)
             if latents:
-                theta = {**draw_theta_given_field(k_theta, program, data, x), **given}
+                theta = {**draw_theta_given_field(k_theta, program, data, x, given), **given}
             return theta, (x, cost)
 
         theta, (fields, costs) = jax.lax.scan(sweep, theta, jax.random.split(k_sweeps, sweeps))
