@@ -20,20 +20,35 @@ if TYPE_CHECKING:
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.diagnostics.report import report
-    from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, time_mean
+    from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
+    from bayesdownscale.likelihood.hurdle import Hurdle
+    from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
     from bayesdownscale.likelihood.program import Program, ProgramError
     from bayesdownscale.posterior.batches import draw_keys, fingerprint, in_batches
-    from bayesdownscale.posterior.exact import ExactGaussian
-    from bayesdownscale.posterior.guidance import SDA, MomentMatching, SeedRule
-    from bayesdownscale.posterior.guided import GuidedSDE, coarse_residual, read_model, source_of
+    from bayesdownscale.posterior.collect import collect, read_model
+    from bayesdownscale.posterior.exact import ExactGaussian, check_linear_gaussian, condition_gaussian
+    from bayesdownscale.posterior.guidance import DPS, SDA, TMPD, FixedCovariance, MomentMatching, PiGDM, SeedRule
+    from bayesdownscale.posterior.guided import GuidedSDE
+    from bayesdownscale.posterior.kernels import (
+        FieldKernel,
+        FlowReparam,
+        FlowSlice,
+        NoiseDenoiseMH,
+        equally_weighted,
+        log_evidence,
+        twisted_smc,
+        unscored,
+    )
     from bayesdownscale.posterior.likelihood import LinearGaussianLikelihood, ProgramLikelihood
     from bayesdownscale.posterior.result import Posterior, provenance
     from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
     from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
     from bayesdownscale.prior.gaussian import GaussianField, GaussianPosterior, matern
+    from bayesdownscale.prior.integrator import Integrator
+    from bayesdownscale.prior.mixture import GaussianMixture, MixtureDenoiser, MixturePosterior
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.noise import NoiseLevels
-    from bayesdownscale.prior.reverse_sde import reverse_sample, reverse_terms
+    from bayesdownscale.prior.reverse_sde import reverse_path, reverse_sample, reverse_terms
     from bayesdownscale.prior.solver import ExponentialMultistep
     from bayesdownscale.prior.standardise import Standardisation
     from bayesdownscale.prior.trained import load_gaussian_prior, load_prior, train_prior
@@ -48,20 +63,35 @@ _HOME = {
     "data.read": ("open_fields",),
     "data.write": ("to_cf", "write_atomic"),
     "diagnostics.report": ("report",),
-    "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "time_mean"),
+    "likelihood.extremes": ("GEV", "GeneralizedPareto"),
+    "likelihood.hurdle": ("Hurdle",),
+    "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "stations", "time_mean"),
     "likelihood.program": ("Program", "ProgramError"),
     "posterior.batches": ("draw_keys", "fingerprint", "in_batches"),
-    "posterior.exact": ("ExactGaussian",),
-    "posterior.guidance": ("SDA", "MomentMatching", "SeedRule"),
-    "posterior.guided": ("GuidedSDE", "coarse_residual", "read_model", "source_of"),
+    "posterior.collect": ("collect", "read_model"),
+    "posterior.exact": ("ExactGaussian", "check_linear_gaussian", "condition_gaussian"),
+    "posterior.guidance": ("DPS", "SDA", "TMPD", "FixedCovariance", "MomentMatching", "PiGDM", "SeedRule"),
+    "posterior.guided": ("GuidedSDE",),
+    "posterior.kernels": (
+        "FieldKernel",
+        "FlowReparam",
+        "FlowSlice",
+        "NoiseDenoiseMH",
+        "equally_weighted",
+        "log_evidence",
+        "twisted_smc",
+        "unscored",
+    ),
     "posterior.likelihood": ("LinearGaussianLikelihood", "ProgramLikelihood"),
     "posterior.result": ("Posterior", "provenance"),
     "prior.denoiser": ("AbstractDenoiser", "Context"),
     "prior.distribution": ("FieldPrior", "GaussianPrior"),
     "prior.gaussian": ("GaussianField", "GaussianPosterior", "matern"),
+    "prior.integrator": ("Integrator",),
+    "prior.mixture": ("GaussianMixture", "MixtureDenoiser", "MixturePosterior"),
     "prior.network": ("UNetConfig",),
     "prior.noise": ("NoiseLevels",),
-    "prior.reverse_sde": ("reverse_sample", "reverse_terms"),
+    "prior.reverse_sde": ("reverse_path", "reverse_sample", "reverse_terms"),
     "prior.solver": ("ExponentialMultistep",),
     "prior.standardise": ("Standardisation",),
     "prior.trained": ("load_gaussian_prior", "load_prior", "train_prior"),

@@ -36,12 +36,13 @@ def samplers(members: int, steps: int, seed_steps: int, batch: int):
     """Each takes (key, prior, gaussian prior, operator, coarse) and returns a Posterior."""
     model = load_recipe(find_recipe("models", "area_mean")).model
     guided = bd.GuidedSDE(model, steps=steps, batch=batch)
-    seed = bd.GuidedSDE(model, steps=seed_steps, batch=batch, guidance=bd.SeedRule, stochasticity=0.0)
+    ode = bd.Integrator(stochasticity=0.0)
+    seed = bd.GuidedSDE(model, steps=seed_steps, batch=batch, guidance=bd.SeedRule, integrator=ode)
     exact = bd.ExactGaussian(model)
     run = lambda s, prior: lambda key, priors, H, y: s.run(
         key, priors[prior], H, y=y, sigma=NOISE_SD, draws=members
     )
-    short = bd.GuidedSDE(model, steps=steps, batch=batch, guidance=bd.SeedRule, stochasticity=0.0)
+    short = bd.GuidedSDE(model, steps=steps, batch=batch, guidance=bd.SeedRule, integrator=ode)
     return {
         "moment_matching": run(guided, 0),
         f"seed_rule_{seed_steps}": run(seed, 0),

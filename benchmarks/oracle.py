@@ -19,7 +19,7 @@ from bayesdownscale.posterior.likelihood import LinearGaussianLikelihood
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
 from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField, GaussianPosterior, matern
 from bayesdownscale.prior.noise import NoiseLevels
-from bayesdownscale.prior.reverse_sde import reverse_sample
+from bayesdownscale.prior.reverse_sde import Integrator, reverse_sample
 
 TIMES, POINTS, BLOCK, EVERY = 9, 32, 8, 4
 SHAPE = (TIMES, 1, 1, POINTS)
@@ -55,7 +55,8 @@ def guided_draws(key, field, y, variance, method, steps, n, stochasticity, level
     likelihood = LinearGaussianLikelihood(observe, y, variance)
     denoiser: AbstractDenoiser = METHODS[method](GaussianDenoiser(field), likelihood)
     context = Context(jnp.zeros(TIMES), jnp.zeros(TIMES))
-    draw = lambda key: reverse_sample(key, denoiser, context, levels.levels(steps), SHAPE, stochasticity)
+    solve = Integrator(stochasticity=stochasticity)
+    draw = lambda key: reverse_sample(key, denoiser, context, levels.levels(steps), SHAPE, solve)
     return jax.lax.map(draw, jax.random.split(key, n), batch_size=512)
 
 

@@ -9,11 +9,10 @@ where D_y(x_sigma) ~ E[x | x_sigma, y] comes from the prior's denoiser D by mome
 priors and linear-Gaussian data, up to the steps of the solver. References: Song et al. 2021 (arXiv 2011.13456),
 Rozet et al. 2024 (arXiv 2405.13712), Lu et al. 2022 (arXiv 2211.01095).
 
-All parameters of the program must be fixed; `bayesdownscale.GuidedSDE` draws them too.
+All parameters of the program must be fixed; `joint_gibbs` draws them too.
 """
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,18 +20,15 @@ import numpy as np
 import bayesdownscale as bd
 
 
-def run(key, model, *args, draws=16, steps=32, batch=16, on_batch=lambda done: None, keep=None, **kwargs):
-    """`draws` draws of the field of `model(*args, **kwargs)` as a DataTree; `steps` evaluations a draw."""
-    program, data, labels = bd.read_model(model, args, kwargs)
+def sampler(program, prior, *, steps=32):
+    """The sampler of one draw of the field."""
     if program.latents:
         raise ValueError(f"expected all parameters fixed, got unknown {program.latents}; pass them to the model")
-    prior = program.prior
-    likelihood = bd.ProgramLikelihood(program.abstract(), data, prior.standardisation, prior.context, {})
-    denoiser = bd.MomentMatching(prior.denoiser, likelihood)
+    denoiser = bd.MomentMatching(prior.denoiser, bd.ProgramLikelihood.of(program, prior))
     sigmas = prior.levels.levels(steps)
     taus = -np.log(sigmas).astype(np.float32)
 
-    def draw(denoiser, key):
+    def draw(key):
         k_start, k_path = jax.random.split(key)
         start = float(sigmas[0]) * jax.random.normal(k_start, prior.event_shape)
         noise = diffrax.UnsafeBrownianPath(jax.eval_shape(lambda: start), k_path)
@@ -51,22 +47,23 @@ def run(key, model, *args, draws=16, steps=32, batch=16, on_batch=lambda done: N
         assert solution.ys is not None
         assert solution.solver_state is not None
         x, last = denoiser.evaluate(solution.ys[0], jnp.exp(-taus[-1]), prior.context)
-        x = prior.standardisation.backward(x, prior.context)
         cost = solution.solver_state.cost + last
         return {
-            "field": x,
-            "n_evaluations": cost.evaluations,
-            "n_products": cost.products,
-            "krylov_iterations": cost.iterations,
-            "coarse_residual": bd.coarse_residual(program, x, {}),
-            "diverging": ~jnp.all(jnp.isfinite(x)),
+            "field": prior.standardisation.backward(x, prior.context),
+            "stats/n_evaluations": cost.evaluations,
+            "stats/n_products": cost.products,
+            "stats/krylov_iterations": cost.iterations,
         }
 
-    draw_batch = eqx.filter_jit(lambda keys: jax.vmap(draw, (None, 0))(denoiser, keys))
-    mark = bd.fingerprint(key, prior, data, steps=steps)
-    stats = bd.in_batches(draw_batch, bd.draw_keys(key, draws), batch, on_batch=on_batch, keep=keep, mark=mark)
-    fields = stats.pop("field")
-    attrs = bd.provenance("guided_sde", approximate=1, steps=steps, model_source=bd.source_of(model))
-    observed = program.observed_values()
-    result = bd.Posterior(program.field, fields, {}, stats, observed, prior.coords, labels, attrs)
-    return result.to_datatree()
+    return draw
+
+
+def run(key, model, *args, draws=16, steps=32, batch=16, on_batch=lambda done: None, keep=None, **kwargs):
+    """`draws` draws of the field of `model(*args, **kwargs)` as a DataTree; `steps` evaluations a draw."""
+    settings = {"steps": steps}
+    posterior = bd.collect(
+        sampler, key, *bd.read_model(model, args, kwargs),
+        draws=draws, batch=batch, settings=settings, method="guided_sde", approximate=True, record=settings,
+        on_batch=on_batch, keep=keep,
+    )  # fmt: skip
+    return posterior.to_datatree()

@@ -122,9 +122,11 @@ class TestDensity:
         site = trace["weather"]
         assert site["fn"].log_prob(site["value"]).shape == ()
 
-    def test_a_diffusion_prior_has_none(self, diffusion_prior):
-        with pytest.raises(NotImplementedError, match="the log-density of a diffusion prior is not available"):
-            diffusion_prior.log_prob(jnp.zeros(diffusion_prior.event_shape))
+    def test_a_diffusion_prior_in_a_program(self, diffusion_prior):
+        """Its value is tested in test_flow.py."""
+        handler = handlers.trace(handlers.seed(model, jax.random.key(0)))
+        density = lambda: handler.get_trace(diffusion_prior)["weather"]["fn"].log_prob(jnp.zeros((2, 3, 2, 2, 3)))
+        assert jax.eval_shape(density).shape == (2,)
 
 
 class TestTimes:

@@ -67,7 +67,7 @@ def test_stats_say_what_was_done(guided):
 
 
 def test_one_compile_per_shape_and_draws_do_not_depend_on_the_batch(setting, guided):
-    from bayesdownscale.posterior import guided as module
+    from bayesdownscale.posterior import collect as module
 
     prior, H, coarse, _ = setting
     sampler, first = guided

@@ -44,7 +44,7 @@ def denoiser(net=random_net, config=CONFIG, season=True, **shape):
     field = gaussian(**shape)
     n_in, n_out = DiffusionDenoiser.n_channels(field, 2)
     statics = jnp.asarray(np.random.default_rng(1).normal(size=(*field.shape[2:], 2)), jnp.float32)
-    gain = jnp.asarray([0.1, 1.0, 10.0]), jnp.asarray([1.0, 1.0, 0.0])
+    gain = jnp.asarray([0.1, 1.0, 10.0]), jnp.asarray([1.0, 1.0, 0.0]), jnp.ones((3, 5))
     return DiffusionDenoiser(field, net(n_in, n_out, config), statics, *gain, season)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayesdownscale.data.grid import Grid
-from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, time_mean
+from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
 
 FINE = Grid(np.arange(50.25, 54, 0.5), np.arange(-2.75, 2, 0.5))  # 8 x 10
 TIMES = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(1, "h")
@@ -24,11 +24,18 @@ def area() -> LinearOperator:
     return area_mean(FINE, fractional())
 
 
+def points() -> LinearOperator:
+    """Two stations between centres, one on a centre, one in the outer half of a corner cell."""
+    return stations(FINE, np.asarray([50.4, 53.1, 51.25, 53.9]), np.asarray([-2.6, 1.33, 0.25, 1.95]))
+
+
 OPERATORS = {
     "nested area mean": lambda: area_mean(FINE, FINE.coarsen(2)),
     "fractional area mean": area,
     "snapshots": lambda: snapshots(TIMES, TIMES[[4, 1]]),
     "time mean": lambda: time_mean(TIMES, BOUNDS),
+    "stations": points,
+    "stations of snapshots": lambda: points() @ snapshots(TIMES, TIMES[::3]),
     "area mean of snapshots": lambda: area() @ snapshots(TIMES, TIMES[::3]),
     "time mean of area mean of snapshots": lambda: (
         time_mean(TIMES[::2], np.stack([TIMES[[0]], TIMES[[3]]], axis=1)) @ area() @ snapshots(TIMES, TIMES[::2])
@@ -109,6 +116,42 @@ def test_time_means_include_the_start_and_not_the_end():
     x = jax.random.normal(jax.random.key(0), SHAPE)
     want = jnp.stack([x[:3].mean(0), x[3:5].mean(0)])
     np.testing.assert_allclose(time_mean(TIMES, BOUNDS)(x), want, rtol=1e-5, atol=1e-6)
+
+
+class TestStations:
+    def test_planes_are_interpolated_exactly(self):
+        """a + b lat + c lon + d lat lon between centres, whatever the order of rows and columns."""
+        lat, lon = np.asarray([50.3, 52.6, 53.7]), np.asarray([-2.7, 0.1, 1.7])
+        plane = lambda lat, lon: 3.0 + 0.5 * lat - 2.0 * lon + 0.1 * lat * lon
+        for fine in (FINE, Grid(FINE.lat[::-1], FINE.lon), Grid(FINE.lat, FINE.lon[::-1])):
+            x = jnp.asarray(plane(fine.lat[:, None], fine.lon), jnp.float32)[None, None]
+            got = stations(fine, lat, lon)(x)
+            assert got.shape == (1, 1, 3)
+            np.testing.assert_allclose(got[0, 0], plane(lat, lon), rtol=1e-5)
+
+    def test_at_a_centre_and_in_an_outer_half_cell(self):
+        x = jax.random.normal(jax.random.key(0), SHAPE)
+        got = points()(x)
+        np.testing.assert_allclose(got[..., 2], x[..., 2, 6], rtol=1e-5)
+        np.testing.assert_allclose(got[..., 3], x[..., -1, -1], rtol=1e-5)
+
+    def test_longitudes_in_either_convention(self):
+        x = jax.random.normal(jax.random.key(0), SHAPE)
+        east = stations(FINE, np.asarray([50.4]), np.asarray([357.4]))
+        np.testing.assert_allclose(east(x), points()(x)[..., :1], rtol=1e-5)
+
+    @pytest.mark.parametrize(("lat", "lon"), [(54.3, 0.0), (52.0, 2.3), (np.nan, 0.0)])
+    def test_outside_the_grid(self, lat, lon):
+        with pytest.raises(ValueError, match=r"inside the grid \(lat 50 to 54 .*got station 1 at.*leave it out"):
+            stations(FINE, np.asarray([52.0, lat]), np.asarray([0.0, lon]))
+
+    def test_sizes(self):
+        with pytest.raises(ValueError, match=r"one latitude and one longitude a station, got shapes \(2,\) and \(1,\)"):
+            stations(FINE, np.asarray([52.0, 53.0]), np.asarray([0.0]))
+        with pytest.raises(ValueError, match="expected a field with 10 longitudes, got 9"):
+            points()(jnp.zeros((6, 2, 8, 9)))
+        with pytest.raises(ValueError, match="expected a field with 4 points, got 3"):
+            points().T(jnp.zeros((6, 2, 3)))
 
 
 class TestRefusals:

@@ -90,7 +90,7 @@ def toy():
     config = UNetConfig(widths=(8,), blocks=1, embedding=8, heads=2, dropout=0.0)
     net = UNet(*map(int, (2 + 1, 1)), config, key=jax.random.key(0))
     windows = lambda seed: Windows(two_fronts(64, seed), Context(jnp.zeros(64), jnp.zeros(64)), np.arange(64))
-    gain = jnp.asarray([0.1, 1.0]), jnp.ones(2)
+    gain = jnp.asarray([0.1, 1.0]), jnp.ones(2), jnp.ones((2, 2))
     denoiser = DiffusionDenoiser(field, net, jnp.zeros((4, 4, 1)), *gain, season=False)
     return denoiser, NoiseLevels(0.5, 5.0), windows(1), windows(2)
 

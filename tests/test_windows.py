@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Cost
+from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser, Cost
 from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField
 from bayesdownscale.prior.windows import WindowedDenoiser, window_layout
 
@@ -53,8 +53,14 @@ def test_a_stride_that_leaves_gaps_is_refused(stride):
         window_layout(9, 5, stride)
 
 
-class Clock(AbstractDenoiser):
+class Clock(AbstractSpreadDenoiser):
     """Answers with the hour and the day of each step."""
+
+    def covariance(self, v, sigma):
+        raise NotImplementedError
+
+    def draw_error(self, key, sigma, shape):
+        raise NotImplementedError
 
     def evaluate(self, x_sigma, sigma, context):
         return jnp.broadcast_to((context.hour + 100 * context.day)[:, None, None, None], x_sigma.shape), Cost.of(1)

@@ -1,4 +1,4 @@
-"""Linear observation operators H with exact adjoints: area means, snapshots, time means, and their products.
+"""Linear observation operators H with exact adjoints: area means, snapshots, time means, stations, and products.
 
 Each is a matrix along one axis, or one along latitude and one along longitude, stored as such; the adjoint is
 the transposed matrices. NumPyro programs call them on fields in physical units.
@@ -85,6 +85,38 @@ class AlongSpace(LinearOperator):
         return AlongSpace(self.lat_weights.T, self.lon_weights.T)
 
 
+class AtPoints(LinearOperator):
+    """The field at points: a row of weights along latitude and one along longitude for each. Drops the two axes of
+    space for one of points."""
+
+    lat_weights: Float[Array, "point lat"]
+    lon_weights: Float[Array, "point lon"]
+
+    def __call__(self, x: Array) -> Array:
+        _check_sizes("latitudes", x.shape[-2], self.lat_weights.shape[1])
+        _check_sizes("longitudes", x.shape[-1], self.lon_weights.shape[1])
+        return jnp.einsum("ki,kj,...ij->...k", self.lat_weights, self.lon_weights, x)
+
+    @property
+    def T(self) -> LinearOperator:
+        return FromPoints(self.lat_weights, self.lon_weights)
+
+
+class FromPoints(LinearOperator):
+    """The adjoint of `AtPoints` with the same weights: values at points spread over the field."""
+
+    lat_weights: Float[Array, "point lat"]
+    lon_weights: Float[Array, "point lon"]
+
+    def __call__(self, x: Array) -> Array:
+        _check_sizes("points", x.shape[-1], self.lat_weights.shape[0])
+        return jnp.einsum("ki,kj,...k->...ij", self.lat_weights, self.lon_weights, x)
+
+    @property
+    def T(self) -> LinearOperator:
+        return AtPoints(self.lat_weights, self.lon_weights)
+
+
 def _check_sizes(what: str, got: int, expected: int) -> None:
     if got != expected:
         raise ValueError(
@@ -147,3 +179,29 @@ def time_mean(fine_times: np.ndarray, bounds: np.ndarray) -> LinearOperator:
             f"expected field times between {start} and {end}, got none; the field spans {fine[0]} to {fine[-1]}"
         )
     return AlongTime(jnp.asarray(inside / inside.sum(1, keepdims=True), jnp.float32))
+
+
+def stations(grid: Grid, lat: np.ndarray, lon: np.ndarray) -> LinearOperator:
+    """The field at stations, bilinear between cell centres: (time, variable, lat, lon) to (time, variable, station).
+
+    `lat` and `lon` (n_station,) in degrees, longitudes in any convention. Between the outer centres and the outer
+    edges the nearest row or column holds. Operators in time go first: `stations(...) @ snapshots(...)`. Raises
+    `ValueError` for a station outside the cells of the grid.
+    """
+    lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
+    if lat.ndim != 1 or lat.shape != lon.shape:
+        raise ValueError(f"expected one latitude and one longitude a station, got shapes {lat.shape} and {lon.shape}")
+    lon = lon + 360 * np.round(((grid.lon_bounds[0] + grid.lon_bounds[-1]) / 2 - lon) / 360)
+    weights = []
+    for points, centres, bounds in ((lat, grid.lat, grid.lat_bounds), (lon, grid.lon, grid.lon_bounds)):
+        inside = (points >= bounds.min() - TOLERANCE) & (points <= bounds.max() + TOLERANCE)
+        if not inside.all():
+            k = int(np.argmin(inside))
+            raise ValueError(
+                f"expected stations inside the grid ({grid.extent()}), got station {k} at lat {lat[k]:g}, "
+                f"lon {lon[k]:g}; leave it out"
+            )
+        order = np.argsort(centres)
+        hats = np.eye(centres.size)[:, order]
+        weights.append(np.stack([np.interp(points, centres[order], hat) for hat in hats], axis=1))
+    return AtPoints(*(jnp.asarray(w, jnp.float32) for w in weights))

@@ -39,10 +39,22 @@ class set_field(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: dict) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"] and self.is_field(msg["fn"]):
-            msg["infer"] = {**msg.get("infer", {}), "field_prior": msg["fn"]}
+        if msg["type"] == "sample" and not msg["is_observed"] and self.is_field(_behind_mask(msg["fn"])):
+            msg["infer"] = {**msg.get("infer", {}), "field_prior": _behind_mask(msg["fn"])}
             msg["fn"] = dist.Delta(self.x, event_dim=self.x.ndim)
             msg["value"], msg["is_observed"] = self.x, True
+
+
+class mask_field(Messenger):
+    """A NumPyro handler under which the field's log-density is zero and not computed; the site stays latent."""
+
+    def __init__(self, fn: Callable, is_field: Callable[[Any], bool]):
+        self.is_field = is_field
+        super().__init__(fn)
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample" and self.is_field(msg["fn"]):
+            msg["fn"] = msg["fn"].mask(False)
 
 
 class Program:
@@ -53,12 +65,13 @@ class Program:
     when data and distribution have different shapes (they would broadcast), or for `obs_mask`, subsampling
     plates and latent sites that depend on the field, which this reader does not take.
 
-    Attributes: `field` (site name), `prior` (its distribution), `latents` (names of the parameters theta),
-    `observed` (names of the data's sites).
+    Attributes: `field` (site name), `prior` (its distribution), `latents` (names of the unknown parameters theta),
+    `given` (values of those that were fixed by `fix`), `observed` (names of the data's sites).
     """
 
     def __init__(self, model: Callable, args: tuple, kwargs: dict, is_field: Callable[[Any], bool]):
         self.model, self.args, self.kwargs, self.is_field = model, args, kwargs, is_field
+        self.given: Theta = {}
         prior, self.field = self._find_field()
         self.prior = prior
         self.shape = prior.event_shape
@@ -67,11 +80,28 @@ class Program:
         self.observed = [n for n, s in sites.items() if _is_data(s)]
         self._check(sites)
 
-    def bind(self, data: tuple[tuple, dict]) -> "Program":
-        """This program, already checked, on other `data` = (args, kwargs) of the same shapes (tracers too)."""
-        bound = object.__new__(Program)
-        bound.__dict__.update(self.__dict__, args=data[0], kwargs=data[1])
-        return bound
+    @property
+    def data(self) -> tuple[tuple, dict]:
+        """The arguments of the model, (args, kwargs)."""
+        return self.args, self.kwargs
+
+    def bind(self, data: tuple[tuple, dict], given: Theta | None = None) -> "Program":
+        """This program, already checked, on other `data` = (args, kwargs) of the same shapes (tracers too), with
+        other values of the parameters that were fixed."""
+        return self._with(args=data[0], kwargs=data[1], given=self.given if given is None else given)
+
+    def fix(self, theta: Theta) -> "Program":
+        """This program with the parameters in `theta` known; raises `ProgramError` for a name it does not have."""
+        unknown = sorted(set(theta) - set(self.latents))
+        if unknown:
+            raise ProgramError(f"expected parameters among {self.latents}, got {unknown[0]!r} in theta")
+        given = {**self.given, **{name: jnp.asarray(value) for name, value in theta.items()}}
+        return self._with(latents=[name for name in self.latents if name not in theta], given=given)
+
+    def _with(self, **changes: Any) -> "Program":
+        changed = object.__new__(Program)
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
 
     def abstract(self) -> "AbstractProgram":
         """What is left of this program without its data."""
@@ -87,13 +117,13 @@ class Program:
 
         class Stop(Messenger):
             def process_message(inner, msg):  # pyright: ignore[reportSelfClsParameterName]
-                if msg["type"] == "sample" and self.is_field(msg["fn"]):
+                if msg["type"] == "sample" and self.is_field(_behind_mask(msg["fn"])):
                     if msg["is_observed"]:
                         raise ProgramError(
                             f"site {msg['name']!r}: expected the field to be unknown, got it observed; "
                             "give the data to another site"
                         )
-                    found.append((msg["name"], msg["fn"]))
+                    found.append((msg["name"], _behind_mask(msg["fn"])))
                     msg["value"] = jnp.zeros(msg["fn"].shape())
 
         with handlers.seed(rng_seed=0), Stop():
@@ -141,66 +171,79 @@ class Program:
             other = self._sites(jax.random.normal(jax.random.key(0), self.shape), theta)
             for name in self.latents:
                 before, after = (s[name]["fn"].log_prob(theta[name]) for s in (sites, other))
+                if isinstance(before, Tracer) or isinstance(after, Tracer):
+                    continue
                 if not np.array_equal(before, after, equal_nan=True):
                     raise ProgramError(
                         f"latent site {name!r} depends on the field; make it a deterministic function of the field "
                         "or observe it"
                     )
 
-    def _given(self, theta: Theta | None) -> Theta:
-        """The parameters among `theta`, all of them there. Deterministic sites, which samples hold too, are left
-        out: with their values given, nothing would depend on the field."""
+    def _complete(self, theta: Theta | None) -> Theta:
+        """The parameters given and those in `theta`, all of them there. Deterministic sites, which samples hold too,
+        are left out: with their values given, nothing would depend on the field."""
         theta = theta or {}
         missing = [name for name in self.latents if name not in theta]
         if missing:
             raise ProgramError(f"expected a value for each of {self.latents} in theta, got none for {missing[0]!r}")
-        return {name: theta[name] for name in self.latents}
+        return {**self.given, **{name: theta[name] for name in self.latents}}
 
-    def log_likelihood(self, x: Field, theta: Theta | None = None) -> Scalar:
-        """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales."""
-        sites = self._sites(x, self._given(theta))
-        total = jnp.zeros(())
+    def log_likelihood(self, x: Field, theta: Theta | None = None, data: Mapping[str, Array] | None = None) -> Scalar:
+        """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales. `data`, by
+        site, takes the place of what was observed."""
+        sites = self._sites(x, self._complete(theta))
+        total, data = jnp.zeros(()), data or {}
         for name, site in sites.items():
             if site["type"] != "sample" or not site["is_observed"] or name == self.field:
                 continue
-            log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
+            log_prob = jnp.sum(site["fn"].log_prob(data.get(name, site["value"])))
             total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
         return total
 
+    def simulate(self, key: Any, x: Field, theta: Theta | None = None) -> dict[str, Array]:
+        """Data of each observed site, drawn given the field and theta."""
+        sites = self._sites(x, self._complete(theta))
+        keys = jax.random.split(key, len(self.observed))
+        return {name: sites[name]["fn"].sample(k) for name, k in zip(self.observed, keys, strict=True)}
+
     def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
         """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
-        sites = self._sites(x, self._given(theta))
+        sites = self._sites(x, self._complete(theta))
         return [_gaussian_term(name, sites[name]) for name in self.observed]
 
     def given_field(self, x: Field) -> Callable:
-        """The program of theta given the field: what NUTS needs to draw p(theta | x, y)."""
-        return set_field(self.model, x, self.is_field)
+        """The program of the unknown parameters given the field: what NUTS needs to draw p(theta | x, y)."""
+        return handlers.condition(set_field(self.model, x, self.is_field), data=dict(self.given))
 
     def draw_theta(self, key: Any) -> Theta:
-        """theta from its prior, the field at zero (no latent site depends on it)."""
-        program = set_field(self.model, jnp.zeros(self.shape), self.is_field)
+        """The unknown parameters from their prior, the field at zero (no latent site depends on it)."""
+        program = self.given_field(jnp.zeros(self.shape))
         sites = handlers.trace(handlers.seed(program, key)).get_trace(*self.args, **self.kwargs)
         return {name: sites[name]["value"] for name in self.latents}
 
 
 class AbstractProgram:
-    """A checked program without data, equal to every other reading of the same model with the same shapes: a
-    static argument of compiled functions. `bind(data)` gives the program back."""
+    """A checked program without data and values, equal to every other reading of the same model with the same
+    shapes: a static argument of compiled functions. `bind(data, given)` gives the program back."""
 
     def __init__(self, program: Program):
-        self._program = program.bind(((), {}))
+        self._program = program.bind(((), {}), {})
         self._program.prior = None
         p = self._program
-        self._key = (p.model, p.is_field, p.field, p.shape, tuple(p.latents), tuple(p.observed))
+        self._key = (p.model, p.is_field, p.field, p.shape, tuple(p.latents), tuple(program.given), tuple(p.observed))
 
-    def bind(self, data: tuple[tuple, dict]) -> Program:
-        return self._program.bind(data)
+    def bind(self, data: tuple[tuple, dict], given: Theta | None = None) -> Program:
+        return self._program.bind(data, given)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AbstractProgram) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+
+def _behind_mask(fn: Any) -> Any:
+    return fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn
 
 
 def _is_data(site: dict) -> bool:

@@ -4,12 +4,14 @@ import abc
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayesdownscale._types import Field, Scalar
-from bayesdownscale.likelihood.program import AbstractProgram, GaussianTerm, Theta
+from bayesdownscale._types import Field, Key, Scalar
+from bayesdownscale.likelihood.program import AbstractProgram, GaussianTerm, Program, Theta
 from bayesdownscale.prior.denoiser import Context
+from bayesdownscale.prior.distribution import FieldPrior
 from bayesdownscale.prior.standardise import Standardisation
 
 
@@ -21,25 +23,47 @@ class AbstractLikelihood(eqx.Module):
         """log p(y | x), up to a constant."""
 
     @abc.abstractmethod
+    def simulated_score(self, key: Key, x: Field) -> Field:
+        """grad log p(y' | x) for data y' simulated at x: mean zero, covariance the Fisher information."""
+
+    @abc.abstractmethod
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         """Residuals and variances in units of the standardised field; raises where the noise is not Normal."""
 
 
 class ProgramLikelihood(AbstractLikelihood):
-    """The likelihood of a NumPyro program with its `data` = (args, kwargs) and its parameters `theta` given."""
+    """The likelihood of a NumPyro program with its `data` = (args, kwargs) and all its parameters given: those the
+    program has `fixed`, and the others, `theta`."""
 
     program: AbstractProgram = eqx.field(static=True)
     data: tuple[tuple, dict]
+    fixed: Theta
     standardisation: Standardisation
     context: Context
     theta: Theta
 
+    @staticmethod
+    def of(program: Program, prior: FieldPrior, theta: Theta | None = None) -> "ProgramLikelihood":
+        """The likelihood of `program` with its unknown parameters `theta`, of fields of `prior`."""
+        place = prior.standardisation, prior.context
+        return ProgramLikelihood(program.abstract(), program.data, program.given, *place, theta or {})
+
+    def _physical(self, x: Field) -> Field:
+        return self.standardisation.backward(x, self.context)
+
+    def _bound(self) -> Program:
+        return self.program.bind(self.data, self.fixed)
+
     def __call__(self, x: Field) -> Scalar:
-        return self.program.bind(self.data).log_likelihood(self.standardisation.backward(x, self.context), self.theta)
+        return self._bound().log_likelihood(self._physical(x), self.theta)
+
+    def simulated_score(self, key: Key, x: Field) -> Field:
+        program = self._bound()
+        data = program.simulate(key, self._physical(x), self.theta)
+        return jax.grad(lambda x: program.log_likelihood(self._physical(x), self.theta, data))(x)
 
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
-        x = self.standardisation.backward(x, self.context)
-        terms = self.program.bind(self.data).gaussian_terms(x, self.theta)
+        terms = self._bound().gaussian_terms(self._physical(x), self.theta)
         scale = self.standardisation.scale
         if scale.size > 1 and any(term.residual.ndim != 4 for term in terms):
             raise ValueError(
@@ -59,6 +83,10 @@ class LinearGaussianLikelihood(AbstractLikelihood):
 
     def __call__(self, x: Field) -> Scalar:
         return -0.5 * jnp.sum((self.y - self.observe(x)) ** 2 / self.variance)
+
+    def simulated_score(self, key: Key, x: Field) -> Field:
+        noise = jnp.sqrt(self.variance) * jax.random.normal(key, self.y.shape)
+        return jax.vjp(self.observe, x)[1](noise / self.variance)[0]
 
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         return [GaussianTerm(self.y - self.observe(x), self.variance)]

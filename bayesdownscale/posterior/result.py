@@ -20,6 +20,10 @@ STATS = {
     "krylov_iterations": ("Krylov iterations, summed over solver steps", "1"),
     "coarse_residual": ("root mean square of (y - H x) / noise standard deviation", "1"),
     "diverging": ("draw with a number that is not finite", "1"),
+    "acceptance": ("probability of accepting the proposal", "1"),
+    "noising": ("noise level from which a field was proposed", "1"),
+    "log_evidence": ("estimate of log p(y | theta)", "1"),
+    "ess": ("effective number of particles when the field was drawn", "1"),
 }
 
 
@@ -29,7 +33,8 @@ class Posterior:
 
     `field_name`: the field's site; `fields` (draw, time, variable, lat, lon) in physical units; `theta`: each
     (draw, ...); `stats`: each (draw,); `observed`: the data of each observed site; `labels`: the `Fields` that
-    were given as data, for their coordinates; `attrs`: provenance.
+    were given as data, for their coordinates; `attrs`: provenance; `chains`: in how many runs of the same length
+    the draws were made, one after the other.
     """
 
     field_name: str
@@ -40,6 +45,7 @@ class Posterior:
     coords: Coords
     labels: list[Fields] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
+    chains: int = 1
 
     def __post_init__(self):
         bad = self.stats["diverging"]
@@ -63,21 +69,23 @@ class Posterior:
     def to_datatree(self, truth: Fields | None = None) -> xr.DataTree:
         """An ArviZ 1.x DataTree: `posterior` with one variable per physical variable (chain, draw, time, lat,
         lon) and one per parameter, `sample_stats`, `observed_data`, and `truth` when it is known."""
-        chain_draw = {"chain": [0], "draw": np.arange(self.fields.shape[0])}
+        n = self.fields.shape[0]
+        chain_draw = {"chain": np.arange(self.chains), "draw": np.arange(n // self.chains)}
+        by_chain = lambda a: a.reshape(self.chains, n // self.chains, *a.shape[1:])
         posterior: dict[str, Any] = {
-            v.name: (("chain", "draw", "time", "lat", "lon"), self.fields[None, :, :, k], v.cf_attrs())
+            v.name: (("chain", "draw", "time", "lat", "lon"), by_chain(self.fields[:, :, k]), v.cf_attrs())
             for k, v in enumerate(self.coords.variables)
         }
         for name, value in self.theta.items():
             dims = ("chain", "draw", *(f"{name}_dim_{i}" for i in range(value.ndim - 1)))
-            posterior[name] = (dims, value[None])
+            posterior[name] = (dims, by_chain(value))
         stats = {
-            name: (("chain", "draw"), value[None], dict(zip(("long_name", "units"), STATS[name], strict=True)))
+            name: (("chain", "draw"), by_chain(value), dict(zip(("long_name", "units"), STATS[name], strict=True)))
             for name, value in self.stats.items()
         }
         place = self.coords.to_xarray()
         groups = {
-            "/": xr.Dataset(attrs={**self.attrs, "draws": self.fields.shape[0]}),
+            "/": xr.Dataset(attrs={**self.attrs, "draws": n}),
             "/posterior": xr.Dataset(posterior, {**chain_draw, **{n: place[n] for n in ("time", "lat", "lon")}}),
             "/sample_stats": xr.Dataset(stats, chain_draw),
             "/observed_data": self._observed_data(),

@@ -1,4 +1,5 @@
-"""How far to trust the network at each noise level: its gain, by linear shrinkage on weather it was not trained on."""
+"""How far to trust the network at each noise level: its gain, by linear shrinkage on weather it was not trained on,
+and the covariance of its errors."""
 
 import equinox as eqx
 import jax
@@ -9,10 +10,13 @@ from jaxtyping import Array, Float, Int
 from bayesdownscale._types import Key, Scalar
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.gaussian import shrunk
 from bayesdownscale.prior.noise import NoiseLevels
 
 LEVELS = 12
 WINDOWS = 48
+PRIOR_WINDOWS = 8
+TINY = 1e-12  # a variance that is none
 
 
 def calibrate(
@@ -55,3 +59,48 @@ def _products(
 
     hits, sizes = jax.lax.map(one, (starts, jax.random.split(key, starts.size)))
     return jnp.sum(hits), jnp.sum(sizes)
+
+
+def measure_errors(
+    denoiser: DiffusionDenoiser, values: np.ndarray, context: Context, starts: np.ndarray
+) -> DiffusionDenoiser:
+    """The denoiser with `error_ratio` measured on windows of `values` (time, variable, lat, lon), standardised, that
+    begin at `starts` (at most 48 of them are used): at each level of the gain, the mean square of x - D in each mode
+    over the variance that theory gives x - G there, every time scale of a mode with the same weight, shrunk to
+    theory with the weight of 8 windows. On weather that was trained on, what the modes leave out would look six
+    times too small.
+    """
+    chosen = jnp.asarray(starts[np.linspace(0, starts.size - 1, min(WINDOWS, starts.size)).astype(int)])
+    keys = jax.random.split(jax.random.key(1), denoiser.gain_sigma.size)
+    measure = lambda sigma, key: _error_ratio(denoiser, jnp.asarray(values), context, chosen, sigma, key)
+    ratio = jnp.stack([measure(sigma, key) for sigma, key in zip(denoiser.gain_sigma, keys, strict=True)])
+    windows = np.unique(starts // denoiser.gaussian.shape[0]).size  # that do not overlap
+    ratio = (windows * ratio + PRIOR_WINDOWS) / (windows + PRIOR_WINDOWS)
+    return eqx.tree_at(lambda d: d.error_ratio, denoiser, ratio)
+
+
+@eqx.filter_jit
+def _error_ratio(
+    denoiser: DiffusionDenoiser,
+    values: Float[Array, "all variable lat lon"],
+    context: Context,
+    starts: Int[Array, " window"],
+    sigma: Scalar,
+    key: Key,
+) -> Float[Array, " mode_and_outside"]:
+    field = denoiser.gaussian
+    theory = shrunk(field.variances, sigma)
+    n_outside = (field.modes[0].size - field.modes.shape[0]) * field.shape[0]
+
+    def one(start_key):
+        start, key = start_key
+        take = lambda array: jax.lax.dynamic_slice_in_dim(array, start, field.shape[0])
+        x, at = take(values), Context(take(context.hour), take(context.day))
+        error = x - denoiser(x + sigma * jax.random.normal(key, x.shape), sigma, at)
+        inside = field.coefficients(error) ** 2
+        outside = jnp.sum(error**2) - jnp.sum(inside)
+        expected = n_outside * shrunk(field.residual, sigma)
+        outside = jnp.where(expected > 0, outside / jnp.where(expected > 0, expected, 1.0), 1.0)
+        return jnp.append(jnp.mean(inside / jnp.maximum(theory, TINY), axis=1), outside)
+
+    return jnp.mean(jax.lax.map(one, (starts, jax.random.split(key, starts.size))), axis=0)

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):

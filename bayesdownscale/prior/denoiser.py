@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bayesdownscale._types import Count, Field, Scalar
+from bayesdownscale._types import Count, Field, Key, Scalar
 
 
 class Context(eqx.Module):
@@ -29,7 +29,8 @@ class Context(eqx.Module):
 
 class Cost(NamedTuple):
     """What evaluations of a denoiser cost: forward `evaluations` of the prior's denoiser, `products` with its
-    Jacobian (each a reverse sweep), Krylov `iterations`. Costs add up."""
+    Jacobian (each a reverse sweep), Krylov `iterations`. Costs add up; a negative number was not counted, and
+    nor is any sum with it."""
 
     evaluations: Count
     products: Count
@@ -40,7 +41,8 @@ class Cost(NamedTuple):
         return Cost(*(jnp.asarray(n, jnp.int32) for n in (evaluations, products, iterations)))
 
     def __add__(self, other: tuple) -> "Cost":
-        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+        total = lambda a, b: jnp.where((a < 0) | (b < 0), -1, a + b)
+        return Cost(*(total(a, b) for a, b in zip(self, other, strict=True)))
 
 
 class AbstractDenoiser(eqx.Module):
@@ -56,3 +58,16 @@ class AbstractDenoiser(eqx.Module):
 
     def __call__(self, x_sigma: Field, sigma: Scalar, context: Context) -> Field:
         return self.evaluate(x_sigma, sigma, context)[0]
+
+
+class AbstractSpreadDenoiser(AbstractDenoiser):
+    """A denoiser that also knows V(sigma), the covariance of x given x_sigma averaged over x_sigma: what a guided
+    step needs to do without products with the Jacobian (compare Rissanen et al. 2025, arXiv 2410.11149)."""
+
+    @abc.abstractmethod
+    def covariance(self, v: Field, sigma: Scalar) -> Field:
+        """V(sigma) v; symmetric and positive."""
+
+    @abc.abstractmethod
+    def draw_error(self, key: Key, sigma: Scalar, shape: tuple[int, int, int, int]) -> Field:
+        """A draw from N(0, V(sigma)), of the `shape` of a field: what x - D may look like."""

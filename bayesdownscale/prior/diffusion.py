@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayesdownscale._types import Field, Key, Scalar
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
-from bayesdownscale.prior.gaussian import GaussianField
+from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser, Context, Cost
+from bayesdownscale.prior.gaussian import GaussianField, shrunk
 from bayesdownscale.prior.network import UNet, embed
 
 
-class DiffusionDenoiser(AbstractDenoiser):
+class DiffusionDenoiser(AbstractSpreadDenoiser):
     """D = G + gain c_out F(c_in x_sigma, G, statics; log sigma, hour, day), G the denoiser of a Gaussian field.
 
     Karras et al. 2022 (arXiv 2206.00364) precondition with c_skip x_sigma, c_skip = s^2 / (s^2 + sigma^2), and
@@ -27,6 +27,9 @@ class DiffusionDenoiser(AbstractDenoiser):
     `gain` in [0, 1], at noise levels `gain_sigma` and zero above them, says how much of the correction weather
     that was not trained on bears out (`calibrate`). At high noise only the largest scales are left, of which a
     short record has few samples, and an uncalibrated network does worse there than the Gaussian.
+
+    `error_ratio`, at the same noise levels, is the variance of x - D over that of x - G in theory, in each mode of
+    the Gaussian and (last column) outside of them (`measure_errors`): with it D knows its own average covariance.
     """
 
     gaussian: GaussianField
@@ -34,6 +37,7 @@ class DiffusionDenoiser(AbstractDenoiser):
     statics: Float[Array, "lat lon static"]
     gain_sigma: Float[Array, " level"]
     gain: Float[Array, " level"]
+    error_ratio: Float[Array, "level mode_and_outside"]
     season: bool = eqx.field(static=True)
 
     @staticmethod
@@ -60,6 +64,21 @@ class DiffusionDenoiser(AbstractDenoiser):
         f = jnp.moveaxis(f, -1, 0).reshape(x_sigma.shape)
         gain = jnp.interp(jnp.log(sigma), jnp.log(self.gain_sigma), self.gain, right=0.0)
         return g + gain * self.gaussian.spread(sigma) * f, Cost.of(evaluations=1)
+
+    def _error_variances(self, sigma: Scalar) -> tuple[Float[Array, "mode time"], Scalar]:
+        """Variances of x - D in the modes, and outside of them."""
+        place = jnp.interp(jnp.log(sigma), jnp.log(self.gain_sigma), jnp.arange(self.gain.size, dtype=jnp.float32))
+        low = jnp.clip(place.astype(int), 0, self.gain.size - 2)
+        ratio = self.error_ratio[low] + (place - low) * (self.error_ratio[low + 1] - self.error_ratio[low])
+        inside = ratio[:-1, None] * shrunk(self.gaussian.variances, sigma)
+        return inside, ratio[-1] * shrunk(self.gaussian.residual, sigma)
+
+    def covariance(self, v: Field, sigma: Scalar) -> Field:
+        return self.gaussian.scale(*self._error_variances(sigma), v)
+
+    def draw_error(self, key: Key, sigma: Scalar, shape: tuple[int, int, int, int]) -> Field:
+        inside, outside = self._error_variances(sigma)
+        return self.gaussian.scale(jnp.sqrt(inside), jnp.sqrt(outside), jax.random.normal(key, shape))
 
     def correction(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesdownscale._types import Field, Key, Scalar
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser, Context, Cost
 
 
 def matern(distance: np.ndarray, length: float, nu: float) -> np.ndarray:
@@ -62,14 +62,21 @@ class GaussianField(eqx.Module):
 
     def spectral(self, phi: Callable[[Array], Array], x: Field) -> Field:
         """phi(Sigma) x for a function phi of the eigenvalues."""
+        return self.scale(phi(self.variances), phi(self.residual), x)
+
+    def scale(self, inside: Float[Array, "mode time"], outside: Scalar, x: Field) -> Field:
+        """M x for the matrix M with the eigenvectors of Sigma and eigenvalues `inside`, and `outside` of the modes."""
         flat = x.reshape(x.shape[0], -1)
         modes = self.modes.reshape(self.modes.shape[0], -1)
-        coefficients = jnp.einsum("ks,ts->kt", modes, flat)
-        scaled = phi(self.variances) * jnp.einsum("ktj,kt->kj", self._bases(), coefficients)
-        inside = jnp.einsum("ktj,kj->kt", self._bases(), scaled)
-        outside = phi(self.residual)
-        result = outside * flat + jnp.einsum("ks,kt->ts", modes, inside - outside * coefficients)
-        return result.reshape(x.shape)
+        in_space = jnp.einsum("ks,ts->kt", modes, flat)
+        scaled = inside * jnp.einsum("ktj,kt->kj", self._bases(), in_space)
+        change = jnp.einsum("ktj,kj->kt", self._bases(), scaled) - outside * in_space
+        return (outside * flat + jnp.einsum("ks,kt->ts", modes, change)).reshape(x.shape)
+
+    def coefficients(self, x: Field) -> Float[Array, "mode time"]:
+        """The coefficients of `x` in the eigenvectors inside the modes."""
+        modes = self.modes.reshape(self.modes.shape[0], -1)
+        return jnp.einsum("ktj,ks,ts->kj", self._bases(), modes, x.reshape(x.shape[0], -1))
 
     def _bases(self) -> Float[Array, "mode time time"]:
         return jnp.broadcast_to(self.bases, (self.modes.shape[0], *self.bases.shape[1:]))
@@ -89,9 +96,8 @@ class GaussianField(eqx.Module):
     def spread(self, sigma: Scalar) -> Scalar:
         """Root mean over cells of the variance of x given x_sigma."""
         outside = (math.prod(self.modes.shape[1:]) - self.modes.shape[0]) * self.shape[0]
-        shrunk = lambda v: v * sigma**2 / (v + sigma**2)
-        total = jnp.sum(shrunk(self.variances)) + outside * shrunk(self.residual)
-        return jnp.sqrt(total / math.prod(self.shape))
+        inside, each_outside = (shrunk(v, sigma) for v in (self.variances, self.residual))
+        return jnp.sqrt((jnp.sum(inside) + outside * each_outside) / math.prod(self.shape))
 
     def log_prob(self, x: Field) -> Scalar:
         """log N(x; 0, Sigma); needs every variance to be positive."""
@@ -104,13 +110,25 @@ class GaussianField(eqx.Module):
         return -0.5 * (quadratic + log_det + x.size * math.log(2 * math.pi))
 
 
-class GaussianDenoiser(AbstractDenoiser):
+def shrunk(variance: Array, sigma: Scalar) -> Array:
+    """The variance of x given x + sigma eps, for x ~ N(0, variance)."""
+    return variance * sigma**2 / (variance + sigma**2)
+
+
+class GaussianDenoiser(AbstractSpreadDenoiser):
     """The exact denoiser of a Gaussian field, in standardised units (zero mean)."""
 
     field: GaussianField
 
     def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
         return self.field.denoise(x_sigma, sigma), Cost.of(evaluations=1)
+
+    def covariance(self, v: Field, sigma: Scalar) -> Field:
+        return self.field.spectral(lambda variance: shrunk(variance, sigma), v)
+
+    def draw_error(self, key: Key, sigma: Scalar, shape: tuple[int, int, int, int]) -> Field:
+        white = jax.random.normal(key, shape)
+        return self.field.spectral(lambda variance: jnp.sqrt(shrunk(variance, sigma)), white)
 
 
 class GaussianPosterior(eqx.Module):

@@ -13,10 +13,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from bayesdownscale._types import Field, Key, Scalar
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
-from bayesdownscale.prior.solver import ExponentialMultistep
+from bayesdownscale.prior.integrator import DEFAULT, Integrator, evaluations
+from bayesdownscale.prior.solver import MultistepState
+
+MAX_STEPS = 4096  # of an adaptive solve
 
 
 class ReverseDrift(eqx.Module):
@@ -50,45 +54,82 @@ class ReverseNoise(diffrax.AbstractTerm):
 
 
 def reverse_terms(
-    denoiser: AbstractDenoiser, context: Context, stochasticity: float, path: diffrax.AbstractPath
+    denoiser: AbstractDenoiser, context: Context, stochasticity: float, path: diffrax.AbstractPath | None
 ) -> diffrax.AbstractTerm:
     """The terms of the reverse process, for any diffrax solver; stochasticity 0 gives an ODE."""
     drift = diffrax.ODETerm(ReverseDrift(denoiser, context, stochasticity))
     if stochasticity == 0:
         return drift
+    assert path is not None
     return diffrax.MultiTerm(drift, ReverseNoise(path, stochasticity))
+
+
+def reverse_path(
+    key: Key | None,
+    x_sigma: Field,
+    denoiser: AbstractDenoiser,
+    context: Context,
+    sigmas: np.ndarray | Array,
+    integrator: Integrator = DEFAULT,
+) -> tuple[Field, Cost]:
+    """The reverse process from `x_sigma` at sigmas[0] to x at sigmas[-1], which is not denoised; and its cost.
+
+    Standardised units. `sigmas` (level,), a NumPy array or a traced one, decrease; with stochasticity 0 they may
+    also increase, and the ODE is climbed. `key` is not used, and may be None, for stochasticity 0. Paths can be
+    differentiated backwards, but those of an SDE with fixed steps only forwards. diffrax's solvers tell the
+    evaluations, not the products and iterations of a guided denoiser (-1: not counted).
+    """
+    lam = integrator.stochasticity
+    if isinstance(sigmas, np.ndarray):
+        if lam > 0 and sigmas[-1] > sigmas[0]:
+            raise ValueError("expected decreasing noise levels; only the ODE, stochasticity 0, runs upwards too")
+        sigmas = sigmas.astype(np.float64)
+        taus = jnp.asarray(-np.log(sigmas), jnp.float32)
+    else:
+        taus = -jnp.log(sigmas)
+    path = None
+    if lam > 0:
+        if key is None:
+            raise ValueError(f"expected a key for stochasticity {lam}, got None; only the ODE needs none")
+        path = integrator.path(key, taus[0], taus[-1], x_sigma)
+    fixed = integrator.tolerance is None
+    solution = diffrax.diffeqsolve(
+        reverse_terms(denoiser, context, lam, path),
+        integrator.solver,
+        t0=taus[0],
+        t1=taus[-1],
+        dt0=None if fixed else taus[1] - taus[0],
+        y0=x_sigma,
+        stepsize_controller=integrator.controller(taus),
+        saveat=diffrax.SaveAt(t1=True, solver_state=True, controller_state=True),
+        max_steps=len(taus) if fixed else MAX_STEPS,
+        adjoint=diffrax.ForwardMode() if fixed and lam > 0 else diffrax.RecursiveCheckpointAdjoint(),
+        throw=False,
+    )
+    assert solution.ys is not None
+    x = solution.ys[0]
+    if isinstance(solution.solver_state, MultistepState):
+        return x, solution.solver_state.cost
+    x = jnp.where(diffrax.is_okay(solution.result), x, jnp.nan)
+    return x, Cost.of(evaluations(integrator, solution), products=-1, iterations=-1)
 
 
 def reverse_sample(
     key: Key,
     denoiser: AbstractDenoiser,
     context: Context,
-    sigmas: np.ndarray,
+    sigmas: np.ndarray | Array,
     shape: tuple[int, int, int, int],
-    stochasticity: float = 1.0,
+    integrator: Integrator = DEFAULT,
 ) -> tuple[Field, Cost]:
-    """One draw, in standardised units, by one evaluation of the denoiser at each of `sigmas` (decreasing).
+    """One draw, in standardised units, and what it cost.
 
-    Starts from N(0, sigmas[0]^2 I) and ends with the denoised mean at sigmas[-1]. Returns the draw and what it
-    cost. vmap over keys for more.
+    Starts from N(0, sigmas[0]^2 I), follows `reverse_path` along `sigmas` (decreasing) and ends with the denoised
+    mean at sigmas[-1]. vmap over keys for more.
     """
     k_start, k_path = jax.random.split(key)
-    taus = -np.log(np.asarray(sigmas, np.float64)).astype(np.float32)
-    start = float(sigmas[0]) * jax.random.normal(k_start, shape)
-    path = diffrax.UnsafeBrownianPath(jax.eval_shape(lambda: start), k_path)
-    solution = diffrax.diffeqsolve(
-        reverse_terms(denoiser, context, stochasticity, path),
-        ExponentialMultistep(),
-        t0=taus[0],
-        t1=taus[-1],
-        dt0=None,
-        y0=start,
-        stepsize_controller=diffrax.StepTo(ts=taus),
-        saveat=diffrax.SaveAt(t1=True, solver_state=True),
-        max_steps=len(taus),
-        adjoint=diffrax.RecursiveCheckpointAdjoint() if stochasticity == 0 else diffrax.ForwardMode(),
-    )
-    assert solution.ys is not None
-    assert solution.solver_state is not None
-    mean, last = denoiser.evaluate(solution.ys[0], jnp.exp(-taus[-1]), context)
-    return mean, solution.solver_state.cost + last
+    white = jax.random.normal(k_start, shape)
+    start = jnp.asarray(sigmas[0], white.dtype) * white
+    x, cost = reverse_path(k_path, start, denoiser, context, sigmas, integrator)
+    mean, last = denoiser.evaluate(x, jnp.asarray(sigmas[-1], x.dtype), context)
+    return mean, cost + last

@@ -4,9 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from bayesdownscale._types import Field, Scalar
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+from bayesdownscale._types import Field, Key, Scalar
+from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser, Context, Cost
 
 
 def window_layout(length: int, window: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -30,16 +31,19 @@ def window_layout(length: int, window: int, stride: int) -> tuple[np.ndarray, np
     return starts, chosen, np.arange(length) - starts[chosen]
 
 
-class WindowedDenoiser(AbstractDenoiser):
+class WindowedDenoiser(AbstractSpreadDenoiser):
     """D of a trajectory from D of its windows: every window is denoised with the others in one batch, and each
     time step is taken from the window in which it lies most centrally (Schmidt et al. 2025, arXiv 2412.15361,
     who keep one centre step of every stride-1 window; a stride > 1 costs window / stride instead).
 
     What a step far outside its window knows about it is lost: exact when the process is Markov and the margin
     covers its memory at the given noise level, otherwise an approximation that grows with sigma.
+
+    Its covariance is that of overlapping windows, each step's variance shared among the windows that hold it:
+    exact within a window's middle, and falling to zero over the overlap between hours that no window sees together.
     """
 
-    inner: AbstractDenoiser
+    inner: AbstractSpreadDenoiser
     window: int = eqx.field(static=True)
     stride: int = eqx.field(static=True)
 
@@ -51,3 +55,22 @@ class WindowedDenoiser(AbstractDenoiser):
         contexts = Context(context.hour[index], context.day[index])
         denoised = jax.vmap(self.inner, (0, None, 0))(x_sigma[index], sigma, contexts)
         return denoised[jnp.asarray(chosen), jnp.asarray(place)], Cost.of(evaluations=1)
+
+    def covariance(self, v: Field, sigma: Scalar) -> Field:
+        index, weight = self._shares(v.shape[0])
+        inner = lambda window: self.inner.covariance(window, sigma)
+        return jnp.zeros_like(v).at[index].add(weight * jax.vmap(inner)(weight * v[index]))
+
+    def draw_error(self, key: Key, sigma: Scalar, shape: tuple[int, int, int, int]) -> Field:
+        index, weight = self._shares(shape[0])
+        draw = lambda key: self.inner.draw_error(key, sigma, (self.window, *shape[1:]))
+        return jnp.zeros(shape).at[index].add(weight * jax.vmap(draw)(jax.random.split(key, len(index))))
+
+    def _shares(self, length: int) -> tuple[np.ndarray, Array]:
+        """The time steps of each window (window, step), and the root of its share in each of them."""
+        starts, _, _ = window_layout(length, self.window, self.stride)
+        index = starts[:, None] + np.arange(self.window)
+        part = np.broadcast_to(np.hanning(self.window + 2)[1:-1], index.shape)
+        share = np.bincount(index.ravel(), part.ravel())
+        weight = np.sqrt(part / share[index])
+        return index, jnp.asarray(weight[:, :, None, None, None], jnp.float32)

@@ -1,27 +1,16 @@
 """Moment matching: the default guidance, exact for Gaussian priors with linear-Gaussian data."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
-from bayesdownscale._types import Count, Field, Scalar
-from bayesdownscale.posterior.guidance.base import AbstractGuidance
-from bayesdownscale.posterior.krylov import solve_shift
+from bayesdownscale._types import Field, Scalar
+from bayesdownscale.posterior.guidance.base import AbstractGuidance, Twist
+from bayesdownscale.posterior.laplace import laplace_step
 from bayesdownscale.posterior.likelihood import AbstractLikelihood
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+from bayesdownscale.posterior.mode_to_mean import mode_to_mean
+from bayesdownscale.prior.denoiser import AbstractDenoiser, AbstractSpreadDenoiser, Context, Cost
 
-MAX_HALVINGS = 30
-ROUNDING = 1e-5  # relative error of a log-likelihood in single precision, summed over many data
-
-
-class _Newton(NamedTuple):
-    u: Field
-    shift: Field
-    products: Count
-    going: jax.Array
+MEAN_ITERATIONS = 20  # they take no product with the Jacobian
 
 
 class MomentMatching(AbstractGuidance):
@@ -29,11 +18,11 @@ class MomentMatching(AbstractGuidance):
 
         D_y = D + V u,   (I + W V) u = g,   g = grad l(D),   W = -hess l(D),
 
-    for any differentiable log-likelihood l: a Laplace step, exact where l is quadratic. For linear data with
-    Gaussian noise this is MMPS (Rozet et al. 2024, arXiv 2405.13712). Where l is not quadratic the step is
-    shortened until it no longer passes the mode of l(x) + log N(x; D, V) along its line, and another is made
-    from there while products are left. V is never formed: at most `iterations` vector-Jacobian products of the
-    denoiser are taken; `tolerance` is relative.
+    for any differentiable log-likelihood l: a Laplace step (`posterior/laplace.py`), exact where l is quadratic.
+    For linear data with Gaussian noise this is MMPS (Rozet et al. 2024, arXiv 2405.13712). V is never formed: at
+    most `iterations` vector-Jacobian products of the denoiser are taken; `tolerance` is relative. Where l is not
+    quadratic the mode is moved to the mean (`posterior/mode_to_mean.py`), if the denoiser knows its average
+    covariance.
     """
 
     denoiser: AbstractDenoiser
@@ -41,50 +30,14 @@ class MomentMatching(AbstractGuidance):
     iterations: int = eqx.field(static=True, default=5)
     tolerance: float = eqx.field(static=True, default=1e-3)
 
-    def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
+    def twist(self, x_sigma: Field, sigma: Scalar, context: Context) -> Twist:
         evaluate = lambda x: self.denoiser.evaluate(x, sigma, context)
         mean, vjp, cost = jax.vjp(evaluate, x_sigma, has_aux=True)
-
-        def newton(s: _Newton) -> _Newton:
-            gradient, hessian = jax.linearize(jax.grad(self.likelihood), mean + s.shift)
-            g = gradient - s.u
-            solution = solve_shift(
-                lambda v: sigma**2 * vjp(v)[0],
-                lambda v: -hessian(v),
-                g,
-                self.iterations - s.products,
-                self.tolerance,
-            )
-
-            def log_density(t: Scalar) -> Scalar:
-                u, shift = s.u + t * solution.u, s.shift + t * solution.shift
-                return self.likelihood(mean + shift) - 0.5 * jnp.vdot(u, shift)
-
-            t = halve_while_better(log_density)
-            u, shift = s.u + t * solution.u, s.shift + t * solution.shift
-            products = s.products + solution.iterations
-            left = jax.grad(self.likelihood)(mean + shift) - u
-            surprise = jnp.linalg.norm(jnp.ravel(left - solution.residual))
-            quadratic = surprise <= self.tolerance * jnp.linalg.norm(jnp.ravel(g))
-            return _Newton(u, shift, products, ~quadratic & (products < self.iterations))
-
-        zero = jnp.zeros_like(mean)
-        start = _Newton(zero, zero, jnp.zeros((), jnp.int32), jnp.asarray(True))
-        end = jax.lax.while_loop(lambda s: s.going, newton, start)
-        return mean + end.shift, cost + Cost.of(products=end.products, iterations=end.products)
-
-
-def halve_while_better(function: Callable[[Scalar], Scalar]) -> Scalar:
-    """The largest t of 1, 1/2, 1/4, ... with function(t) not below function(t / 2), rounding errors aside."""
-
-    def value(t: Scalar) -> Scalar:
-        at = function(t)
-        return jnp.where(jnp.isnan(at), -jnp.inf, at)
-
-    def better(s) -> jax.Array:
-        _, here, half, k = s
-        return ((half > here + ROUNDING * jnp.abs(half)) | (here == -jnp.inf)) & (k < MAX_HALVINGS)
-
-    halve = lambda s: (s[0] / 2, s[2], value(s[0] / 4), s[3] + 1)
-    one = jnp.ones(())
-    return jax.lax.while_loop(better, halve, (one, value(one), value(one / 2), jnp.zeros((), jnp.int32)))[0]
+        covariance = lambda v: sigma**2 * vjp(v)[0]
+        step = laplace_step(self.likelihood, mean, covariance, self.iterations, self.tolerance)
+        guided = mean + step.shift
+        if isinstance(self.denoiser, AbstractSpreadDenoiser):
+            settings = MEAN_ITERATIONS, self.tolerance
+            guided = mode_to_mean(self.likelihood, self.denoiser, sigma, x_sigma, guided, step, *settings)
+        cost = cost + Cost.of(products=step.products, iterations=step.products)
+        return Twist(mean, guided, step.log_weight, cost)

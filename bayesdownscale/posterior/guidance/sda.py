@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesdownscale._types import Field, Scalar
-from bayesdownscale.posterior.guidance.base import AbstractGuidance
+from bayesdownscale.posterior.guidance.base import AbstractGuidance, Twist
 from bayesdownscale.posterior.likelihood import AbstractLikelihood
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
 
@@ -25,9 +25,9 @@ class SDA(AbstractGuidance):
     likelihood: AbstractLikelihood
     gamma: float = eqx.field(static=True, default=1e-2)
 
-    def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
+    def twist(self, x_sigma: Field, sigma: Scalar, context: Context) -> Twist:
         evaluate = lambda x: self.denoiser.evaluate(x, sigma, context)
         mean, vjp, cost = jax.vjp(evaluate, x_sigma, has_aux=True)
-        extra = self.gamma * sigma**2
-        gradient = jax.grad(lambda m: inflated_log_likelihood(self.likelihood, m, extra))(mean)
-        return mean + sigma**2 * vjp(gradient)[0], cost + Cost.of(products=1)
+        log_likelihood = lambda m: inflated_log_likelihood(self.likelihood, m, self.gamma * sigma**2)
+        value, gradient = jax.value_and_grad(log_likelihood)(mean)
+        return Twist(mean, mean + sigma**2 * vjp(gradient)[0], value, cost + Cost.of(products=1))

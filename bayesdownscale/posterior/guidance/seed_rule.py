@@ -4,10 +4,10 @@ import equinox as eqx
 import jax
 
 from bayesdownscale._types import Field, Scalar
-from bayesdownscale.posterior.guidance.base import AbstractGuidance
+from bayesdownscale.posterior.guidance.base import AbstractGuidance, Twist
 from bayesdownscale.posterior.guidance.sda import inflated_log_likelihood
 from bayesdownscale.posterior.likelihood import AbstractLikelihood
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
+from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
 
 
 class SeedRule(AbstractGuidance):
@@ -19,8 +19,8 @@ class SeedRule(AbstractGuidance):
     likelihood: AbstractLikelihood
     gamma: float = eqx.field(static=True, default=7.2e-4)
 
-    def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
+    def twist(self, x_sigma: Field, sigma: Scalar, context: Context) -> Twist:
         mean, cost = self.denoiser.evaluate(x_sigma, sigma, context)
-        extra = self.gamma * sigma**2
-        gradient = jax.grad(lambda m: inflated_log_likelihood(self.likelihood, m, extra))(mean)
-        return mean + sigma**2 * gradient, cost
+        log_likelihood = lambda m: inflated_log_likelihood(self.likelihood, m, self.gamma * sigma**2)
+        value, gradient = jax.value_and_grad(log_likelihood)(mean)
+        return Twist(mean, mean + sigma**2 * gradient, value, cost)

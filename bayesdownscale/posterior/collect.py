@@ -1,0 +1,122 @@
+"""From a sampler of one program to a labelled posterior: read, draw in batches, keep, label."""
+
+import inspect
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from bayesdownscale.data.fields import Fields
+from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta
+from bayesdownscale.posterior.batches import draw_keys, fingerprint, finite, in_batches
+from bayesdownscale.posterior.result import Posterior, provenance
+from bayesdownscale.prior.distribution import FieldPrior
+
+is_field = lambda fn: isinstance(fn, FieldPrior)
+
+
+def read_model(model: Callable, args: tuple, kwargs: dict) -> tuple[Program, list[Fields]]:
+    """The program of a model called with `args` and `kwargs`, data included, and the `Fields` among them (the model
+    sees their values; the labels go into the result)."""
+    as_leaf = lambda a: isinstance(a, Fields)
+    labels = [a for a in jax.tree.leaves((args, kwargs), is_leaf=as_leaf) if as_leaf(a)]
+    args, kwargs = jax.tree.map(lambda a: jnp.asarray(a.values) if as_leaf(a) else a, (args, kwargs), is_leaf=as_leaf)
+    return Program(model, args, kwargs, is_field), labels
+
+
+def source_of(model: Callable) -> str:
+    """The text of a program, for the record."""
+    try:
+        return inspect.getsource(model)
+    except (OSError, TypeError):
+        return f"{getattr(model, '__name__', 'model')}: source not available"
+
+
+def collect(
+    build: Callable[..., Callable[[Array], dict[str, Array]]],
+    rng_key: Array,
+    program: Program,
+    labels: list[Fields],
+    *,
+    draws: int,
+    batch: int = 16,
+    chains: int | None = None,
+    settings: dict[str, Any] | None = None,
+    method: str,
+    approximate: bool,
+    record: dict[str, Any] | None = None,
+    on_batch: Callable[[int], None] = lambda done: None,
+    keep: Path | None = None,
+) -> Posterior:
+    """`draws` draws of a program by the sampler that `build(program, prior, **settings)` makes.
+
+    A sampler is a pure function of a key, written for one draw: it returns the arrays of a draw by name, "field" in
+    physical units, "theta/NAME" for each unknown parameter and "stats/NAME" for what is worth keeping. It is mapped
+    over the keys of a batch and compiled once a shape; `build` and the values of `settings` are static. With `chains`
+    each key makes a chain, and every array of the sampler has its draws in front. `record` goes into the attributes,
+    `on_batch` hears how many draws are done, `keep` is a folder for finished batches, from which a killed run goes on.
+    """
+    prior, abstract, began = program.prior, program.abstract(), time.monotonic()
+    static = tuple(sorted((settings or {}).items()))
+    plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
+    given = (plain(prior), plain(program.data), program.given)
+    draw_batch = lambda keys: _draw_batch(build, static, abstract, *given, keys)
+    mark = fingerprint(rng_key, prior, program.data, program.given, settings=repr((method, *static, record)))
+    keys = draw_keys(rng_key, draws if chains is None else chains)
+    length = 1 if chains is None else draws // chains
+    arrays = in_batches(draw_batch, keys, batch, on_batch=lambda n: on_batch(n * length), keep=keep, mark=mark)
+    if chains is not None:
+        arrays = {k: v.reshape(-1, *v.shape[2:]) for k, v in arrays.items()}
+    part = lambda name: {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
+    n = arrays["field"].shape[0]
+    fixed = {k: np.broadcast_to(v, (n, *np.shape(v))) for k, v in program.given.items()}
+    attrs = provenance(
+        method,
+        approximate=int(approximate),
+        **(record or {}),
+        prior_sha256=fingerprint(prior)["sha256"],
+        sampling_seconds=round(time.monotonic() - began, 3),
+        model_name=getattr(program.model, "__name__", "model"),
+        model_source=source_of(program.model),
+    )
+    observed = program.observed_values()
+    return Posterior(
+        program.field, arrays["field"], part("theta") | fixed, part("stats"), observed, prior.coords, labels, attrs,
+        chains or 1,
+    )  # fmt: skip
+
+
+@eqx.filter_jit
+def _draw_batch(
+    build: Callable, settings: tuple, abstract: AbstractProgram, prior: FieldPrior, data: tuple, given: Theta, keys: Array
+) -> dict[str, Array]:
+    """One batch. Arrays are arguments (prior, data, given), the rest is static: one compile a shape."""
+    program = abstract.bind(data, given)
+    draw = build(program, prior, **dict(settings))
+
+    def with_stats(key: Array) -> dict[str, Array]:
+        arrays = draw(key)
+        fields = arrays["field"]
+        theta = {k.removeprefix("theta/"): v for k, v in arrays.items() if k.startswith("theta/")}
+        one = lambda x, theta: (coarse_residual(program, x, theta), ~finite((x, theta)))
+        mapped = jax.vmap(one) if fields.ndim == 5 else one
+        residual, diverging = mapped(fields, theta)
+        return {**arrays, "stats/coarse_residual": residual, "stats/diverging": diverging}
+
+    return jax.vmap(with_stats)(keys)
+
+
+def coarse_residual(program: Program, x: Array, theta: Theta) -> Array:
+    """Root mean square of the observed Normal sites' residuals in units of their noise; NaN for other sites."""
+    try:
+        terms = program.gaussian_terms(x, theta)
+    except ProgramError:
+        return jnp.asarray(jnp.nan)
+    squares = sum(jnp.sum(t.residual**2 / t.variance) for t in terms)
+    return jnp.sqrt(squares / sum(jnp.sum(jnp.isfinite(t.variance)) for t in terms))
