@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
     from bayesdownscale.likelihood.program import Program, ProgramError
     from bayesdownscale.posterior.batches import draw_keys, fingerprint, in_batches
+    from bayesdownscale.posterior.check import Check, posterior_check
     from bayesdownscale.posterior.collect import collect, read_model
     from bayesdownscale.posterior.exact import ExactGaussian, check_linear_gaussian, condition_gaussian
     from bayesdownscale.posterior.guidance import DPS, SDA, TMPD, FixedCovariance, MomentMatching, PiGDM, SeedRule
@@ -68,6 +69,7 @@ _HOME = {
     "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "stations", "time_mean"),
     "likelihood.program": ("Program", "ProgramError"),
     "posterior.batches": ("draw_keys", "fingerprint", "in_batches"),
+    "posterior.check": ("Check", "posterior_check"),
     "posterior.collect": ("collect", "read_model"),
     "posterior.exact": ("ExactGaussian", "check_linear_gaussian", "condition_gaussian"),
     "posterior.guidance": ("DPS", "SDA", "TMPD", "FixedCovariance", "MomentMatching", "PiGDM", "SeedRule"),

@@ -1,5 +1,6 @@
 """The command line. Thin: it parses, calls and prints; heavy packages are imported inside the commands."""
 
+import inspect
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -198,6 +199,8 @@ class Study:
 
         key, arguments = jax.random.key(seed), (self.prior, self.operator)
         data = {"y": self.coarse, **self.settings}
+        if "coords" in inspect.signature(self.model).parameters:
+            data["coords"] = self.coarse.coords
         with progress_bar("drawing members", members) as advance:
             if inference is None:
                 sampler = GuidedSDE(self.model, steps=steps, batch=batch)
@@ -205,7 +208,8 @@ class Study:
                 tree = result.to_datatree()
             else:
                 recipe = load_recipe(find_recipe("inference", inference))
-                tree = recipe.run(key, self.model, *arguments, draws=members, on_batch=advance, **data)
+                batches = {"on_batch": advance, "keep": unfinished(out)}
+                tree = recipe.run(key, self.model, *arguments, draws=members, **batches, **data)
         tree.attrs.update(seed=seed, command=command_line(out), source=self.coarse.source)
         return tree
 
@@ -217,7 +221,8 @@ class Study:
 
         write_atomic(tree, out, overwrite)
         if cf is not None:
-            members = {v.name: np.asarray(tree["posterior"][v.name])[0] for v in self.prior.variables}
+            draws = lambda name: np.concatenate(np.asarray(tree["posterior"][name]))  # of all chains
+            members = {v.name: draws(v.name) for v in self.prior.variables}
             write_atomic(to_cf(members, self.prior.coords, dict(tree.attrs)), cf, overwrite)
         forget(unfinished(out))
 

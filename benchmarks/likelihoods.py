@@ -1,8 +1,8 @@
-"""Non-Gaussian likelihoods of a Gaussian field against long NUTS: `python -m benchmarks.likelihoods [--quick] [--json]`.
+"""Likelihoods of a Gaussian field against long NUTS: `python -m benchmarks.likelihoods [--quick] [--json]`.
 
 A field of 9 times x 4 x 8 cells, covariance exp(-|dt| / 5) x Matern-3/2 of 120 km and unit variance, is seen through
 16 means eta = H x (2 x 2 cells, times 0 and 8), each datum drawn from one of the families below at its eta. The
-posterior of eta is 16-dimensional: NUTS on its whitened coordinates (20 chains of 2000) gives its mean and covariance,
+posterior of eta is 16-dimensional: NUTS on its whitened coordinates (10 chains of 1000) gives its mean and covariance,
 and the Gaussian those of the field given eta. Reported for guided draws, over all cells: the root mean square of the
 error of the mean in posterior standard deviations (the Monte-Carlo error of the draws is included, and given), the
 same relative to the size of the mean, and the mean ratio of standard deviations. Means over several data sets.
@@ -96,7 +96,8 @@ def reference(prior, H, family: str, y, key) -> tuple[np.ndarray, np.ndarray]:
         z = numpyro.sample("z", dist.Normal(jnp.zeros(N_DATA), 1.0).to_event(1))
         numpyro.sample("y", FAMILIES[family](jnp.asarray(root, jnp.float32) @ z), obs=y)
 
-    mcmc = MCMC(NUTS(model), num_warmup=500, num_samples=2000, num_chains=20, chain_method="vectorized", progress_bar=False)
+    chains = {"num_chains": 10, "chain_method": "vectorized", "progress_bar": False}
+    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=1000, **chains)
     mcmc.run(key)
     eta = np.asarray(mcmc.get_samples()["z"], np.float64) @ root.T
     gain = cov @ A.T @ np.linalg.inv(A @ cov @ A.T)
@@ -137,7 +138,7 @@ def run(family: str, methods: dict[str, Callable], data_sets: int, n: int, steps
 @click.option("--only", multiple=True, help="Families to run (default: all).")
 def main(as_json: bool, quick: bool, only: tuple[str, ...]) -> None:
     """Guided draws under each likelihood against NUTS."""
-    data_sets, n = (1, 512) if quick else (3, 2048)
+    data_sets, n = (1, 512) if quick else (2, 2048)
     families = only or (("normal", "poisson") if quick else tuple(FAMILIES))
     print(f"{n} draws, 32 evaluations; Monte-Carlo error of the mean {n**-0.5:.3f} sd")
     print("family       method             mean error [sd]  relative  sd ratio  products")

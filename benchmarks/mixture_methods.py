@@ -13,8 +13,15 @@ from numpyro.infer import NUTS
 
 from bayesdownscale._types import Field, Scalar
 from bayesdownscale.posterior.guidance import DPS, SDA, TMPD, AbstractGuidance, MomentMatching, PiGDM, SeedRule
-from bayesdownscale.posterior.kernels import AbstractFieldKernel, FlowSlice, NoiseDenoiseMH, twisted_smc
-from bayesdownscale.posterior.kernels.twisted_smc import effective_sample_size, equally_weighted
+from bayesdownscale.posterior.kernels import (
+    AbstractFieldKernel,
+    FlowSlice,
+    NoiseDenoiseMH,
+    equally_weighted,
+    twisted_smc,
+)
+from bayesdownscale.posterior.kernels.noise_denoise import NoiseDenoiseState
+from bayesdownscale.posterior.kernels.resampling import effective_sample_size
 from bayesdownscale.posterior.likelihood import LinearGaussianLikelihood
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
 from bayesdownscale.prior.flow import pull, push
@@ -23,7 +30,7 @@ from bayesdownscale.prior.mixture import GaussianMixture
 from bayesdownscale.prior.noise import NoiseLevels
 from bayesdownscale.prior.reverse_sde import reverse_sample
 
-DRAWS, SIGMA_MIN = 1000, 0.03
+DRAWS, SIGMA_MIN, GUIDED_SEEDS = 1000, 0.03, 20
 EVALUATIONS = 128  # of a path of the SDE
 ODE_STEPS, SPACING = 64, 0.15  # of the kernels: some 10 / 64 in log sigma
 CHAINS, WARMUP, THIN = 100, 100, 60  # then THIN steps a draw and chain
@@ -35,7 +42,7 @@ GUIDED: dict[str, tuple[Callable[..., AbstractGuidance], int, float]] = {  # eva
     "pigdm": (PiGDM, EVALUATIONS, 1.0),
     "tmpd": (TMPD, EVALUATIONS, 1.0),
     "sda": (SDA, EVALUATIONS, 1.0),
-    "dps": (partial(DPS, zeta=0.1), EVALUATIONS, 1.0),
+    "dps": (partial(DPS, zeta=0.01), EVALUATIONS, 1.0),  # the best of 0.003, 0.01, 0.03 .. 1 here, d_y = 1 and 4
     "seed_rule": (SeedRule, 256, 0.0),
 }
 
@@ -113,15 +120,34 @@ def functionals(x: Field, log_likelihood: Scalar) -> Float[Array, " functional"]
     return jnp.append(x.ravel()[:2], log_likelihood)
 
 
-@partial(jax.jit, static_argnames="kind")
-def field_chains(key: Array, problem: Problem, start: Array, kind: Callable[..., AbstractFieldKernel]) -> Run:
-    """Chains of a kernel, from the first fields of `start`, settings adapted in warm-up."""
+def any_level(key: Array, state: NoiseDenoiseState) -> NoiseDenoiseState:
+    """sigma* of the next step drawn log-uniformly, whatever it was adapted to: low levels move a field within its
+    mode, high ones between modes; a mixture of kernels that are each exact."""
+    levels = noise_levels(state.x.size)
+    low, high = math.log(2 * levels.sigma_min), math.log(levels.sigma_max)
+    return state._replace(log_sigma=jax.random.uniform(key, minval=low, maxval=high))
+
+
+@partial(jax.jit, static_argnames=("kind", "prepare"))
+def field_chains(
+    key: Array,
+    problem: Problem,
+    start: Array,
+    kind: Callable[..., AbstractFieldKernel],
+    prepare=lambda key, state: state,
+) -> Run:
+    """Chains of a kernel, from the first fields of `start`, settings adapted in warm-up; `prepare` the state for
+    each step."""
     kernel = kind(*parts(problem))
     k_init, k_warmup, k_draws = jax.random.split(key, 3)
     state = jax.vmap(kernel.init)(jax.random.split(k_init, CHAINS), start[:CHAINS])
 
+    def move(key: Array, state):
+        k_prepare, k_step = jax.random.split(key)
+        return kernel.step(k_step, prepare(k_prepare, state))
+
     def step(adapting: bool, state, key):
-        state, info = jax.vmap(kernel.step)(jax.random.split(key, CHAINS), state)
+        state, info = jax.vmap(move)(jax.random.split(key, CHAINS), state)
         state = jax.vmap(kernel.adapt)(state, info) if adapting else state
         return state, (jax.vmap(functionals)(state.x, state.log_likelihood), jnp.sum(info.cost.evaluations))
 
@@ -182,9 +208,11 @@ def smc(key: Array, problem: Problem, start: Array) -> Run:
     return Run(draws, cost.evaluations, cost.products, jnp.zeros(0), evidence)
 
 
-KERNELS: dict[str, Callable[[Array, Problem, Array], Run]] = {
-    "noise_denoise_mh": partial(field_chains, kind=partial(NoiseDenoiseMH, spacing=SPACING)),
-    "flow_slice": partial(field_chains, kind=partial(FlowSlice, steps=ODE_STEPS)),
-    "flow_nuts": flow_nuts,
-    "twisted_smc": smc,
+noise_denoise = partial(field_chains, kind=partial(NoiseDenoiseMH, spacing=SPACING, candidates=4))
+KERNELS: dict[str, tuple[Callable[[Array, Problem, Array], Run], int]] = {  # and the number of seeds
+    "noise_denoise_mh": (noise_denoise, 8),
+    "any_level_mh": (partial(noise_denoise, prepare=any_level), 8),
+    "flow_slice": (partial(field_chains, kind=partial(FlowSlice, steps=ODE_STEPS)), 8),
+    "flow_nuts": (flow_nuts, 3),
+    "twisted_smc": (smc, GUIDED_SEEDS),
 }

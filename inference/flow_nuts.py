@@ -13,7 +13,7 @@ no tuning and no fixed parameters. Each chain starts from a guided draw. Referen
 
 import jax
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS, init_to_median
+from numpyro.infer import MCMC, NUTS, init_to_value
 
 import bayesdownscale as bd
 
@@ -23,7 +23,6 @@ def sampler(program, prior, *, draws, warmup, steps=32, depth=7):
     noise = f"{program.field}_noise"
     model = handlers.condition(program.model, data=dict(program.given))
     model = handlers.reparam(model, config={program.field: bd.FlowReparam(steps)})
-    median = init_to_median(num_samples=15)
 
     def chain(key):
         k_theta, k_guided, k_nuts = jax.random.split(key, 3)
@@ -33,12 +32,7 @@ def sampler(program, prior, *, draws, warmup, steps=32, depth=7):
         x, _ = bd.reverse_sample(k_guided, guided, prior.context, sigmas, prior.event_shape)
         z = prior.pull(prior.standardisation.backward(x, prior.context), steps)
 
-        def start(site=None):
-            if site is None:
-                return start
-            return z if site["name"] == noise else median(site)
-
-        kernel = NUTS(model, init_strategy=start, max_tree_depth=depth)
+        kernel = NUTS(model, init_strategy=init_to_value(values={noise: z}), max_tree_depth=depth)
         mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, progress_bar=False)
         mcmc.run(k_nuts, *program.args, extra_fields=("accept_prob", "num_steps"), **program.kwargs)
         samples, extra = mcmc.get_samples(), mcmc.get_extra_fields()
@@ -53,8 +47,9 @@ def sampler(program, prior, *, draws, warmup, steps=32, depth=7):
 
 
 def run(
-    key, model, *args, draws=16, chains=4, warmup=100, steps=32, batch=4, on_batch=lambda done: None, keep=None, **kwargs
-):
+    key, model, *args, draws=16, chains=4, warmup=100, steps=32, batch=4,
+    on_batch=lambda done: None, keep=None, **kwargs,
+):  # fmt: skip
     """`draws` draws of the field and parameters of `model(*args, **kwargs)` as a DataTree, from `chains` chains."""
     chains = min(chains, draws)
     settings = {"draws": -(-draws // chains), "warmup": warmup, "steps": steps}

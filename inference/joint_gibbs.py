@@ -16,7 +16,7 @@ from numpyro.infer import MCMC, NUTS, CustomGibbs, Gibbs
 import bayesdownscale as bd
 
 
-def sampler(program, prior, *, draws, warmup, thin, steps=16, exact=False):
+def sampler(program, prior, *, draws, warmup, thin, steps=32, exact=False):
     """The sampler of one chain of `draws` pairs, each after `thin` sweeps."""
     if not program.latents:
         raise ValueError("expected unknown parameters in the program, got none; use guided_sde or noise_denoise_mh")
@@ -50,7 +50,7 @@ def sampler(program, prior, *, draws, warmup, thin, steps=16, exact=False):
 
 
 def run(
-    key, model, *args, draws=16, chains=4, warmup=20, thin=2, steps=16, exact=False, batch=16,
+    key, model, *args, draws=16, chains=4, warmup=50, thin=5, steps=32, exact=False, batch=16,
     on_batch=lambda done: None, keep=None, **kwargs,
 ):  # fmt: skip
     """`draws` draws of the field and parameters of `model(*args, **kwargs)` as a DataTree, from `chains` chains."""

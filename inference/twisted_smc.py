@@ -45,8 +45,9 @@ def sampler(program, prior, *, draws, particles, steps=32):
 
 
 def run(
-    key, model, *args, draws=16, chains=4, particles=32, steps=32, batch=1, on_batch=lambda done: None, keep=None, **kwargs
-):
+    key, model, *args, draws=16, chains=4, particles=32, steps=32, batch=1,
+    on_batch=lambda done: None, keep=None, **kwargs,
+):  # fmt: skip
     """`draws` draws of the field of `model(*args, **kwargs)` as a DataTree, from `chains` islands."""
     chains = min(chains, draws)
     settings = {"draws": -(-draws // chains), "particles": max(particles, -(-draws // chains)), "steps": steps}

@@ -33,6 +33,11 @@ def small_prior(n_times: int = 5) -> bd.GaussianPrior:
     return _gaussian_prior([bd.Variable("t2m", "K", "air_temperature")], [280.0], [2.0], n_times)
 
 
+def tiny_prior() -> bd.GaussianPrior:
+    """The same of 3 hours x 4 x 4 cells, for samplers that take many steps."""
+    return _gaussian_prior([bd.Variable("t2m", "K", "air_temperature")], [280.0], [2.0], 3, 4)
+
+
 def small_wind_prior(n_times: int = 5) -> bd.GaussianPrior:
     """The same for two wind components that do not know of each other [m/s]: means 3 and -1, scales 2 and 3."""
     variables = [bd.Variable("u10", "m s-1", "eastward_wind"), bd.Variable("v10", "m s-1", "northward_wind")]
@@ -44,23 +49,23 @@ def small_rain_prior(n_times: int = 5) -> bd.GaussianPrior:
     return _gaussian_prior([bd.Variable("z", "1")], [-0.2], [1.0], n_times)
 
 
-def _gaussian_prior(variables, means, scales, n_times) -> bd.GaussianPrior:
+def _gaussian_prior(variables, means, scales, n_times, n=8) -> bd.GaussianPrior:
     n_var = len(variables)
-    grid = bd.Grid(np.linspace(55, 53.25, 8), np.linspace(-3, -1.25, 8))
+    grid = bd.Grid(55 - 0.25 * np.arange(n), -3 + 0.25 * np.arange(n))
     times = np.datetime64("2020-03-01T00", "ns") + np.timedelta64(1, "h") * np.arange(n_times)
     dt = np.abs(np.arange(n_times)[:, None] - np.arange(n_times))
     space = np.kron(np.eye(n_var), bd.matern(grid.distances_km(), 120.0, 1.5))
-    field = bd.GaussianField.separable(np.exp(-dt / 4), space, (n_var, 8, 8))
-    mean = jnp.zeros((5, n_var, 8, 8)).at[0].set(jnp.asarray(means)[:, None, None])
+    field = bd.GaussianField.separable(np.exp(-dt / 4), space, (n_var, n, n))
+    mean = jnp.zeros((5, n_var, n, n)).at[0].set(jnp.asarray(means)[:, None, None])
     levels = bd.NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
     coords = bd.Coords(times, tuple(variables), grid)
     return bd.GaussianPrior(field, bd.Standardisation(mean, jnp.asarray(scales)), levels, coords)
 
 
-def small_data(prior, key=0) -> tuple[bd.LinearOperator, bd.Fields, bd.Fields]:
-    """Operator, coarse data (4 x 4 blocks, every 4 hours, sd 0.3 K) and truth of `small_prior`."""
+def small_data(prior, key=0, block=4, every=4) -> tuple[bd.LinearOperator, bd.Fields, bd.Fields]:
+    """Operator, coarse data (`block` x `block` cells, `every` so many hours, sd 0.3 K) and truth of `small_prior`."""
     truth = prior.sample(jax.random.key(key))
-    grid, times = prior.grid.coarsen(4), prior.times[::4]
+    grid, times = prior.grid.coarsen(block), prior.times[::every]
     H = bd.area_mean(prior.grid, grid) @ bd.snapshots(prior.times, times)
     y = H(truth)
     y = y + SIGMA * jax.random.normal(jax.random.key(key + 1), y.shape)

@@ -12,8 +12,8 @@ import pytest
 
 from bayesdownscale.likelihood.program import Program, ProgramError
 from bayesdownscale.posterior.guidance import DPS, SDA, TMPD, AbstractGuidance, MomentMatching, PiGDM, SeedRule
-from bayesdownscale.posterior.laplace import halve_while_better, laplace_step
 from bayesdownscale.posterior.krylov import solve_shift
+from bayesdownscale.posterior.laplace import halve_while_better, laplace_step
 from bayesdownscale.posterior.likelihood import AbstractLikelihood, LinearGaussianLikelihood, ProgramLikelihood
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Cost
 from bayesdownscale.prior.distribution import FieldPrior

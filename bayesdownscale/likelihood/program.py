@@ -1,7 +1,7 @@
 """Reading a NumPyro program: from `model(y=...)` to log p(y | x, theta) of its one field site."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -199,6 +199,11 @@ class Program:
             log_prob = jnp.sum(site["fn"].log_prob(data.get(name, site["value"])))
             total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
         return total
+
+    def log_prior(self, theta: Theta, names: Sequence[str]) -> Scalar:
+        """The sum of the log-densities of the parameters `names`, given the others."""
+        sites = self._sites(jnp.zeros(self.shape), self._complete(theta))
+        return sum((jnp.sum(sites[n]["fn"].log_prob(sites[n]["value"])) for n in names), start=jnp.zeros(()))
 
     def simulate(self, key: Any, x: Field, theta: Theta | None = None) -> dict[str, Array]:
         """Data of each observed site, drawn given the field and theta."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from bayesdownscale.data.grid import Coords
 from bayesdownscale.prior.checkpoint import load_arrays, load_description, save_checkpoint
 
 PART = "draws"
@@ -73,13 +74,17 @@ def forget(keep: Path) -> None:
 
 
 def fingerprint(*trees: PyTree, **settings: Any) -> dict[str, Any]:
-    """What a run is made of, to tell whether finished batches belong to it: a checksum of all arrays and numbers
-    in `trees` (keys, prior, data), and the `settings`."""
+    """What a run is made of, to tell whether finished batches belong to it: a checksum of all arrays, numbers and
+    labels in `trees` (keys, prior, data), and the `settings`."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(trees):
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        digest.update(leaf.encode() if isinstance(leaf, str) else np.ascontiguousarray(leaf).tobytes())
+        if isinstance(leaf, Coords):
+            edges = leaf.grid.lat, leaf.grid.lon, leaf.grid.lat_bounds, leaf.grid.lon_bounds
+            digest.update(b"".join(a.tobytes() for a in (leaf.times, *edges)) + repr(leaf.variables).encode())
+        else:
+            digest.update(leaf.encode() if isinstance(leaf, str) else np.ascontiguousarray(leaf).tobytes())
     return {"sha256": digest.hexdigest(), **settings}
 
 

@@ -1,8 +1,7 @@
-"""How far the fast sampler is from the exact posterior: guided draws are given to a kernel that is exact, and watched."""
+"""How far the fast sampler is from the exact posterior: guided draws move by an exact kernel, and are watched."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +23,7 @@ from bayesdownscale.prior.distribution import FieldPrior
 
 CELLS = 256  # at random, watched besides the parameters
 SOLID = 0.7  # Pareto k up to which importance weights can be trusted (Vehtari et al. 2024)
+WARMUP = 100  # steps in which the kernel is tuned
 MOVED = 0.1  # share of a chain's memory that must be gone for its drift to be extrapolated
 
 
@@ -34,8 +34,8 @@ class Check:
     `mean_error`, `mean_error_se`: the root mean square over cells of the error of the guided mean; `sd_ratio`,
     `sd_ratio_se`: the mean over cells of guided over exact standard deviation; `parameters`: for each parameter
     (error, standard error) of its mean; `forgotten`: the share of a draw that the exact kernel replaced;
-    `pareto_k` of the weights of guided paths, None where there are unknown parameters; `acceptance` of the kernel,
-    NaN where it has none; `chains` and `steps` of it.
+    `pareto_k` of the weights of guided paths, None where there are unknown parameters; `chains` and `steps` of the
+    kernel.
     """
 
     mean_error: float
@@ -45,7 +45,6 @@ class Check:
     parameters: dict[str, tuple[float, float]]
     forgotten: float
     pareto_k: float | None
-    acceptance: float
     chains: int
     steps: int
 
@@ -90,10 +89,10 @@ def posterior_check(
     they exact draws, nothing would change in law. A kernel that forgets as rho^n in n steps takes an error b of the
     mean to rho^n b, so b is estimated by
 
-        (mean f_0 - mean f_n) / (1 - rho^n),   rho^n = corr(f_0, f_n),
+        (mean f_0 - mean f_n) / (1 - rho^n),
 
-    with f_0 and f_n paired, hence precisely, and long before the chain has converged; likewise the variance with
-    rho^2n. The root mean square over cells has its Monte-Carlo part taken off. Exact means invariant under the
+    rho^n the slope of f_n on f_0, paired, hence precisely and long before the chain has converged; likewise the
+    variance with rho^2n. The root mean square over cells has its Monte-Carlo part taken off. Exact means invariant under the
     learned, discretised prior (see the kernel). `batch` chains are in memory at once, `on_batch` hears how many are
     done. The check costs `chains` x (`guided_steps` + `steps` x evaluations of a step): choose both for a large
     prior, and a subset of its data or a shorter span of time if that is too much.
@@ -101,14 +100,12 @@ def posterior_check(
     program, _ = read_model(model, args, kwargs)
     program = program.fix(theta or {})
     prior = program.prior
-    settings = (guidance, guided_steps, sweeps, kernel, steps)
+    settings = (guidance, guided_steps, sweeps, kernel)
     given = program.abstract(), prior, program.data, program.given
     pilot_key, rng_key = jax.random.split(rng_key)
-    tuned = _chains(*given, (guidance, guided_steps, sweeps, kernel, max(steps, 50)), None, draw_keys(pilot_key, batch))
-    log_sigma = jnp.median(tuned["tuned"])
-    moved = in_batches(
-        lambda keys: _chains(*given, settings, log_sigma, keys), draw_keys(rng_key, chains), batch, on_batch=on_batch
-    )
+    _, tuned = _chains(*given, settings, WARMUP, None, draw_keys(pilot_key, 1))
+    draw_batch = lambda keys: _chains(*given, settings, steps, tuned, keys)[0]
+    moved = in_batches(draw_batch, draw_keys(rng_key, chains), batch, on_batch=on_batch)
     chosen = np.random.default_rng(0).permutation(int(np.prod(prior.event_shape)))[:CELLS]
     cells = lambda name: moved[name].reshape(chains, -1)[:, chosen].astype(np.float64)
     error, error_se, ratio, ratio_se, forgotten = drift(cells("field_0"), cells("field_n"))
@@ -119,26 +116,20 @@ def posterior_check(
         parameters[name] = (float(b.mean()), float(np.sqrt(np.mean(se**2))))
     pareto_k = None
     if not program.latents:
-        weights = _path_weights(*given, (guidance, guided_steps), chains, rng_key)
+        weights = _path_weights(*given, guidance, guided_steps, chains, rng_key)
         pareto_k = float(array_stats.psislw(np.asarray(weights, np.float64))[1])
-    acceptance = float(np.mean(moved["acceptance"]))
-    return Check(
-        error, error_se, ratio, ratio_se, parameters, forgotten, pareto_k, acceptance, chains, steps
-    )  # fmt: skip
+    return Check(error, error_se, ratio, ratio_se, parameters, forgotten, pareto_k, chains, steps)
 
 
-def _errors(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For f_0 and f_n (chain, functional): error of the mean in standard deviations, its standard error, log ratio of
-    standard deviations, its standard error, and 1 - rho^n, each (functional,)."""
-    n = first.shape[0]
-    sd = last.std(0, ddof=1)
-    rho = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(first.T, last.T, strict=True)])
-    left = np.clip(1 - np.median(rho), 1e-3, 1.0)
-    change = (first - last) / sd
-    error, error_se = change.mean(0) / left, change.std(0, ddof=1) / np.sqrt(n) / left
-    squares = ((first - first.mean(0)) ** 2 - (last - last.mean(0)) ** 2) / sd**2 / 2
-    left_twice = 1 - (1 - left) ** 2
-    return error, error_se, squares.mean(0) / left_twice, squares.std(0, ddof=1) / np.sqrt(n) / left_twice, left
+def _errors(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """For f_0 and f_n (chain, functional): error of the mean in standard deviations, its standard error, ratio of
+    standard deviations, each (functional,), and 1 - rho^n, with rho^n the slope of f_n on f_0 (their median)."""
+    n, (a, b) = first.shape[0], (first - first.mean(0), last - last.mean(0))
+    before, after = (a**2).mean(0), (b**2).mean(0)
+    slope = float(np.clip(np.median((a * b).mean(0) / before), 0.0, 0.999))
+    variance = np.maximum((after - slope**2 * before) / (1 - slope**2), 1e-6 * after)
+    change = (first - last) / np.sqrt(variance) / (1 - slope)
+    return change.mean(0), change.std(0, ddof=1) / np.sqrt(n), np.sqrt(before / variance), 1 - slope
 
 
 def drift(first: np.ndarray, last: np.ndarray) -> tuple[float, float, float, float, float]:
@@ -147,9 +138,8 @@ def drift(first: np.ndarray, last: np.ndarray) -> tuple[float, float, float, flo
     are correlated."""
 
     def summary(keep: np.ndarray) -> np.ndarray:
-        error, error_se, log_ratio, _, left = _errors(first[keep], last[keep])
-        square = np.mean(error**2) - np.mean(error_se**2)
-        return np.array([square, np.exp(np.mean(log_ratio)), left])
+        error, error_se, ratio, left = _errors(first[keep], last[keep])
+        return np.array([np.mean(error**2) - np.mean(error_se**2), np.mean(ratio), left])
 
     n = first.shape[0]
     groups = np.arange(n) % min(8, n // 2)
@@ -162,10 +152,11 @@ def drift(first: np.ndarray, last: np.ndarray) -> tuple[float, float, float, flo
 
 
 @eqx.filter_jit
-def _chains(abstract, prior: FieldPrior, data, given, settings, log_sigma, keys) -> dict[str, Array]:
-    """Fields and parameters before and after; with `log_sigma` None the kernel is tuned, and says to what."""
+def _chains(abstract, prior: FieldPrior, data, given, settings, steps, tuned, keys) -> tuple[dict[str, Array], Any]:
+    """Fields and parameters before and after `steps` of the kernel, and its last state in the first chain. Its settings
+    are those of the state `tuned`; with None it adapts them."""
     program: Program = abstract.bind(data, given)
-    guidance, guided_steps, sweeps, kernel, steps = settings
+    guidance, guided_steps, sweeps, kernel = settings
     sweeps = sweeps if program.latents else 1
     guided = guided_sampler(program, prior, guidance=guidance, steps=guided_steps, sweeps=sweeps)
     bind = lambda theta: kernel(
@@ -173,13 +164,13 @@ def _chains(abstract, prior: FieldPrior, data, given, settings, log_sigma, keys)
     )
     physical = lambda x: prior.standardisation.backward(x, prior.context)
 
-    def chain(key: Array) -> dict[str, Array]:
+    def chain(key: Array) -> tuple[dict[str, Array], Any]:
         k_guided, k_init, k_steps = jax.random.split(key, 3)
         start = guided(k_guided)
         theta_0 = {name: start[f"theta/{name}"] for name in program.latents}
         state = bind(theta_0).init(k_init, prior.standardisation.forward(start["field"], prior.context))
-        if log_sigma is not None and hasattr(state, "log_sigma"):
-            state = state._replace(log_sigma=log_sigma)
+        if tuned is not None:
+            state = bind(theta_0).tuned_as(state, tuned)
         x_0 = physical(state.x)
 
         def step(carry, key):
@@ -187,25 +178,23 @@ def _chains(abstract, prior: FieldPrior, data, given, settings, log_sigma, keys)
             state, theta = carry
             moving = bind(theta)
             state, info = moving.step(k_field, moving.refresh(state))
-            if log_sigma is None:
+            if tuned is None:
                 state = moving.adapt(state, info)
             if program.latents:
                 theta = draw_theta_given_field(k_theta, program, physical(state.x))
-            return (state, theta), getattr(info, "acceptance", jnp.nan)
+            return (state, theta), None
 
-        (state, theta_n), acceptance = jax.lax.scan(step, (state, theta_0), jax.random.split(k_steps, steps))
+        (state, theta_n), _ = jax.lax.scan(step, (state, theta_0), jax.random.split(k_steps, steps))
         ends = {f"{k}_0": v for k, v in theta_0.items()} | {f"{k}_n": v for k, v in theta_n.items()}
-        tuned = getattr(state, "log_sigma", jnp.zeros(()))
-        mean_acceptance = jnp.mean(acceptance)
-        return {"field_0": x_0, "field_n": physical(state.x), "acceptance": mean_acceptance, "tuned": tuned, **ends}
+        return {"field_0": x_0, "field_n": physical(state.x), **ends}, state
 
-    return jax.vmap(chain)(keys)
+    moved, states = jax.vmap(chain)(keys)
+    return moved, jax.tree.map(lambda a: a[0], states)
 
 
-@partial(eqx.filter_jit)
-def _path_weights(abstract, prior: FieldPrior, data, given, settings, particles: int, key) -> Array:
+@eqx.filter_jit
+def _path_weights(abstract, prior: FieldPrior, data, given, guidance, steps, particles: int, key) -> Array:
     """Log importance weights of guided paths, (particles,)."""
-    guidance, steps = settings
     likelihood = ProgramLikelihood.of(abstract.bind(data, given), prior)
     guided, sigmas = guidance(prior.denoiser, likelihood), prior.levels.levels(steps)
     swarm = twisted_smc(

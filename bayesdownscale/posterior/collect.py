@@ -94,7 +94,13 @@ def collect(
 
 @eqx.filter_jit
 def _draw_batch(
-    build: Callable, settings: tuple, abstract: AbstractProgram, prior: FieldPrior, data: tuple, given: Theta, keys: Array
+    build: Callable,
+    settings: tuple,
+    abstract: AbstractProgram,
+    prior: FieldPrior,
+    data: tuple,
+    given: Theta,
+    keys: Array,
 ) -> dict[str, Array]:
     """One batch. Arrays are arguments (prior, data, given), the rest is static: one compile a shape."""
     program = abstract.bind(data, given)

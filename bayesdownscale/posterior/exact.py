@@ -66,7 +66,8 @@ def condition_gaussian(program: Program, prior: FieldPrior) -> GaussianPosterior
 def check_linear_gaussian(program: Program, prior: FieldPrior) -> None:
     """Raise `ProgramError` unless p(x | y) is a Gaussian that `condition_gaussian` can give."""
     if not isinstance(prior, GaussianPrior):
-        raise ProgramError(f"site {program.field!r}: expected a GaussianPrior, got {type(prior).__name__}; use GuidedSDE")
+        got = type(prior).__name__
+        raise ProgramError(f"site {program.field!r}: expected a GaussianPrior, got {got}; use GuidedSDE")
     if program.latents:
         raise ProgramError(f"expected a value for parameter {program.latents[0]!r} in theta; it must be fixed here")
     residual, _ = _stacked(program, prior)

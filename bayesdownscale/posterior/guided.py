@@ -9,6 +9,7 @@ import jax
 from jaxtyping import Array
 
 from bayesdownscale.likelihood.program import Program, Theta
+from bayesdownscale.posterior.collapse import CollapsedLikelihood
 from bayesdownscale.posterior.collect import collect, read_model
 from bayesdownscale.posterior.guidance import AbstractGuidance, MomentMatching
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
@@ -26,7 +27,8 @@ class GuidedSDE:
     `guidance`, a class of `bayesdownscale.posterior.guidance` or a partial of one; `integrator`, how the
     reverse process is solved; `batch`, draws in memory at once. Parameters theta of the program that
     are not given to `run` are drawn too, by `sweeps` of field given theta, theta given field (Gibbs; the field
-    step is approximate).
+    step is approximate). Parameters named in `collapse`, with a Gaussian prior and linear in the mean of the data, a
+    bias say, are integrated out while the field is drawn: without that the pair would hardly move.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class GuidedSDE:
         integrator: Integrator = DEFAULT,
         batch: int = 16,
         sweeps: int = 5,
+        collapse: tuple[str, ...] = (),
     ):
         self.model, self.steps, self.guidance = model, steps, guidance
-        self.integrator, self.batch, self.sweeps = integrator, batch, sweeps
+        self.integrator, self.batch, self.sweeps, self.collapse = integrator, batch, sweeps, collapse
 
     def run(
         self,
@@ -62,6 +65,7 @@ class GuidedSDE:
         program = program.fix(theta or {})
         sweeps = self.sweeps if program.latents else 1
         settings = {"guidance": self.guidance, "steps": self.steps, "integrator": self.integrator, "sweeps": sweeps}
+        settings["collapse"] = self.collapse
         integrator = self.integrator
         return collect(
             guided_sampler, rng_key, program, labels,
@@ -72,6 +76,7 @@ class GuidedSDE:
                 "stochasticity": integrator.stochasticity,
                 "tolerance": "none" if integrator.tolerance is None else integrator.tolerance,
                 "sweeps": sweeps,
+                "collapsed": ", ".join(self.collapse) or "none",
             },
             on_batch=on_batch, keep=keep,
         )  # fmt: skip
@@ -91,12 +96,17 @@ def guided_sampler(
     steps: int = 32,
     integrator: Integrator = DEFAULT,
     sweeps: int = 1,
+    collapse: tuple[str, ...] = (),
 ) -> Callable[[Array], dict[str, Array]]:
     """The sampler of one draw: of the field, and by `sweeps` of Gibbs of the unknown parameters."""
     sigmas = prior.levels.levels(steps)
 
     def draw_field(key: Array, theta: Theta) -> tuple[Array, Cost]:
-        denoiser = guidance(prior.denoiser, ProgramLikelihood.of(program, prior, theta))
+        if collapse:
+            likelihood = CollapsedLikelihood.of(program, prior, theta, collapse)
+        else:
+            likelihood = ProgramLikelihood.of(program, prior, theta)
+        denoiser = guidance(prior.denoiser, likelihood)
         x, cost = reverse_sample(key, denoiser, prior.context, sigmas, prior.event_shape, integrator)
         return prior.standardisation.backward(x, prior.context), cost
 

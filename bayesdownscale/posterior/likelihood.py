@@ -1,7 +1,7 @@
 """The likelihood as guidance sees it: a function of the standardised field alone."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
@@ -61,6 +61,19 @@ class ProgramLikelihood(AbstractLikelihood):
         program = self._bound()
         data = program.simulate(key, self._physical(x), self.theta)
         return jax.grad(lambda x: program.log_likelihood(self._physical(x), self.theta, data))(x)
+
+    def simulate(self, key: Key, x: Field, changed: Theta) -> dict[str, Array]:
+        """Data of each observed site, with some parameters `changed`."""
+        return self._bound().simulate(key, self._physical(x), {**self.theta, **changed})
+
+    def log_joint(self, x: Field, theta: Theta, names: tuple[str, ...], data: Mapping[str, Array] | None) -> Scalar:
+        """log p(y | x, theta) + log p(the parameters `names` | the others), the data replaced where given."""
+        program = self._bound()
+        return program.log_likelihood(self._physical(x), theta, data) + program.log_prior(theta, names)
+
+    def draw_theta(self, key: Key) -> Theta:
+        """The unknown parameters from their prior."""
+        return self._bound().draw_theta(key)
 
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         terms = self._bound().gaussian_terms(self._physical(x), self.theta)

@@ -12,7 +12,7 @@ from numpyro.util import is_prng_key
 from bayesdownscale._types import Field
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
-from bayesdownscale.prior.flow import STAGES, log_density, push
+from bayesdownscale.prior.flow import STAGES, log_density, pull, push
 from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField
 from bayesdownscale.prior.noise import NoiseLevels
 from bayesdownscale.prior.reverse_sde import reverse_sample

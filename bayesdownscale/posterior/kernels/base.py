@@ -40,3 +40,7 @@ class AbstractFieldKernel(eqx.Module):
     @abc.abstractmethod
     def adapt(self, state: Any, info: Any) -> Any:
         """The state with its settings improved after a step. In warm-up only: an adapted chain is not exact."""
+
+    @abc.abstractmethod
+    def tuned_as(self, state: Any, other: Any) -> Any:
+        """The state with the settings that `other` was adapted to."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
@@ -25,8 +26,8 @@ class FlowReparam(Reparam):
 
         init_strategy=numpyro.infer.init_to_value(values={"weather_noise": bd.FlowReparam(32).noise(prior, x)}),
 
-    or, from one for each chain, by `init_params={"weather_noise": ...}`. Raises `ProgramError` for a site that is observed
-    or has no field prior. (NumPyro's reparameterisations: Gorinova et al. 2020, arXiv 1906.03028.)
+    or, from one for each chain, by `init_params={"weather_noise": ...}`. Raises `ProgramError` for a site that is
+    observed or has no field prior. (NumPyro's reparameterisations: Gorinova et al. 2020, arXiv 1906.03028.)
     """
 
     def __init__(self, steps: int = 32):
@@ -41,7 +42,7 @@ class FlowReparam(Reparam):
         if obs is not None:
             raise ProgramError(f"site {name!r}: expected the field to be unknown, got it observed")
         white = dist.Normal(0.0, 1.0).expand(fn.event_shape).to_event(len(fn.event_shape))
-        noise = numpyro.sample(f"{name}_noise", white)
+        noise = jnp.asarray(numpyro.sample(f"{name}_noise", white))
         return None, fn.push(noise, self.steps)
 
     def noise(self, prior: FieldPrior, x: Field) -> Field:

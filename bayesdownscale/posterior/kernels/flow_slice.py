@@ -45,7 +45,7 @@ class _Bracket(NamedTuple):
 
 class FlowSlice(AbstractFieldKernel):
     """Leaves N(z; 0, I) L(push(z)) invariant, hence p(x | y) under the prior that pushes z ~ N(0, I) through the
-    probability-flow ODE, discretised by `steps` evaluations: exact for that prior (ESS-Flow: 2025, arXiv 2510.05849).
+    probability-flow ODE, discretised by `steps` evaluations: exact for that prior (ESS-Flow, 2025, arXiv 2510.05849).
 
     Elliptical slice sampling (Murray, Adams and MacKay 2010, arXiv 1001.0175): with nu ~ N(0, I) and a threshold
     log L(z) + log u, u uniform, angles t are drawn from a bracket that shrinks towards zero,
@@ -100,6 +100,9 @@ class FlowSlice(AbstractFieldKernel):
         return state._replace(log_likelihood=self.likelihood(state.x))
 
     def adapt(self, state: FlowSliceState, info: FlowSliceInfo) -> FlowSliceState:
+        return state
+
+    def tuned_as(self, state: FlowSliceState, other: FlowSliceState) -> FlowSliceState:
         return state
 
     def _push(self, z: Field) -> tuple[Field, Scalar]:

@@ -58,8 +58,9 @@ class NoiseDenoiseMH(AbstractFieldKernel):
 
     Steps of the reverse SDE are `spacing` long in log sigma: (log sigma* - log sigma_min) / spacing of them, and one
     evaluation more for x, per candidate. Exact as spacing tends to zero and for a denoiser that is the posterior mean
-    of one prior at all levels: what the solver is off over sigma* .. sigma_min enters the posterior. Precise data on
-    many cells force sigma* down, and steps become small; more candidates help by the logarithm of their number.
+    of one prior at all levels: where the solver is off between sigma* and sigma_min, so is the posterior. On Gaussian
+    priors the variances are within 2.5 % at a spacing of 0.2, 0.6 % at 0.1 (second order). Precise data on many cells
+    force sigma* down, and steps become small; more candidates help as the logarithm of their number.
     """
 
     denoiser: AbstractDenoiser
@@ -76,10 +77,11 @@ class NoiseDenoiseMH(AbstractFieldKernel):
             )
 
     def init(self, key: Key, x: Field) -> NoiseDenoiseState:
-        """Starts from x + sigma_min eps, and with sigma* in the middle of its range."""
+        """Starts from x + sigma_min eps, and with sigma* between 2 sigma_min and one, the scale of a standardised cell."""
         u = x + self.levels.sigma_min * jax.random.normal(key, x.shape)
         x = self.denoiser(u, jnp.asarray(self.levels.sigma_min), self.context)
-        log_sigma = jnp.asarray(sum(self._range()) / 2)
+        low, high = self._range()
+        log_sigma = jnp.asarray((low + min(max(low, 0.0), high)) / 2)
         return NoiseDenoiseState(u, x, self.likelihood(x), log_sigma, jnp.zeros((), jnp.int32))
 
     def step(self, key: Key, state: NoiseDenoiseState) -> tuple[NoiseDenoiseState, NoiseDenoiseInfo]:
@@ -108,6 +110,9 @@ class NoiseDenoiseMH(AbstractFieldKernel):
         gain = 2.0 * count.astype(jnp.float32) ** -0.6
         log_sigma = jnp.clip(state.log_sigma + gain * (info.acceptance - TARGET), *self._range())
         return state._replace(log_sigma=log_sigma, count=count)
+
+    def tuned_as(self, state: NoiseDenoiseState, other: NoiseDenoiseState) -> NoiseDenoiseState:
+        return state._replace(log_sigma=other.log_sigma, count=other.count)
 
     def _range(self) -> tuple[float, float]:
         return math.log(min(2 * self.levels.sigma_min, self.levels.sigma_max)), math.log(self.levels.sigma_max)

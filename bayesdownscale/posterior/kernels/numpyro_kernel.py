@@ -105,9 +105,9 @@ class FieldKernel(MCMCKernel):
         params = init_params or None
         if is_prng_key(rng_key):
             self._sample_fn = self._sample_one
-            return start(rng_key, params)
+            return jax.jit(start)(rng_key, params)
         self._sample_fn = lambda state, args, kwargs: jax.vmap(lambda s: self._sample_one(s, args, kwargs))(state)
-        return jax.vmap(start, (0, None if params is None else 0))(rng_key, params)
+        return jax.jit(jax.vmap(start, (0, None if params is None else 0)))(rng_key, params)
 
     def sample(self, state: FieldKernelState, model_args: tuple, model_kwargs: dict | None) -> FieldKernelState:
         assert self._sample_fn is not None, "init comes first"

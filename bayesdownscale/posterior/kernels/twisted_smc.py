@@ -6,15 +6,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from bayesdownscale._types import Key, Scalar
 from bayesdownscale.posterior.guidance import AbstractGuidance
+from bayesdownscale.posterior.kernels.resampling import Weights, effective_sample_size, log_mean_exp, systematic
 from bayesdownscale.posterior.likelihood import AbstractLikelihood
 from bayesdownscale.prior.denoiser import Context, Cost
 
 Fields = Float[Array, "particle time variable lat lon"]
-Weights = Float[Array, " particle"]
 
 
 class Particles(NamedTuple):
@@ -39,7 +39,7 @@ class Evidence(NamedTuple):
 
 class _Swarm(NamedTuple):
     x: Fields
-    previous: tuple[Fields, Fields]  # D and D_y one level above
+    previous: Fields  # D one level above
     log_weights: Weights  # since the last resampling, less log psi at x
     log_evidence: Scalar  # of the resamplings so far
 
@@ -73,14 +73,16 @@ def twisted_smc(
 
         x' = mu_p + s xi,   mu_p = e^{-2h} x + (1 - e^{-2h}) D_bar,   s^2 = sigma'^2 (1 - e^{-2h}),
 
-    ended by the field D(x). Particles move by mu_q, in which the guided mean D_y stands for D, and are weighted by
+    ended by the field D(x). Particles move by mu_q = mu_p + (1 - e^{-2h}) (D_y - D) and are weighted by
 
         w' = w N(x'; mu_p, s^2) psi'(x') / (N(x'; mu_q, s^2) psi(x)),
 
     psi the twist of the `guidance`, the likelihood of D(x) at the last level. They are resampled (systematically)
     where the effective sample size falls below `ess_threshold` times their number; 0 never resamples, and the weights
     are the importance weights of guided paths. Whatever the guidance, the expectation of exp(log_evidence) is p(y)
-    under the discretised prior, up to the constant that `likelihood` leaves out; a poor one costs variance.
+    under the discretised prior, up to the constant that `likelihood` leaves out; a poor one costs variance. So do
+    large steps: with an exact twist the variance of the log-weights falls in proportion to h, and grows with the
+    number of directions that the data determine.
 
     A particle that is not finite has weight zero; with none left log_evidence is -inf. Memory: `particles` fields
     and what the guidance needs for each. As `reverse_sample`, to be called within jit.
@@ -101,26 +103,23 @@ def twisted_smc(
         ess = effective_sample_size(log_weights)
         resample = ess < ess_threshold * particles
         ancestors = jnp.where(resample, systematic(k_resample, log_weights, particles), jnp.arange(particles))
-        gathered = (swarm.x, (twist.prior_mean, twist.mean), swarm.previous, twist.log_weight)
-        x, now, previous, log_psi = jax.tree.map(lambda a: a[ancestors], gathered)
+        gathered = (swarm.x, twist.prior_mean, twist.mean, swarm.previous, twist.log_weight)
+        x, d, d_y, previous, log_psi = jax.tree.map(lambda a: a[ancestors], gathered)
         log_evidence = swarm.log_evidence + jnp.where(resample, log_mean_exp(log_weights), 0.0)
         log_weights = jnp.where(resample, 0.0, log_weights)
 
-        means = jax.tree.map(lambda d, before: d + level.ratio * (d - before), now, previous)
-        mean_p, mean_q = (level.decay * x + (1 - level.decay) * mean for mean in means)
+        mu_p = level.decay * x + (1 - level.decay) * (d + level.ratio * (d - previous))
+        delta = (1 - level.decay) * (d_y - d) / level.scale
         xi = jax.random.normal(k_move, x.shape)
-        x = mean_q + level.scale * xi
-        delta = (mean_q - mean_p) / level.scale
+        x = mu_p + level.scale * (delta + xi)
         log_ratio = -jnp.sum(xi * delta + delta**2 / 2, axis=(1, 2, 3, 4))
         log_weights = _or_zero(log_weights + log_ratio - log_psi)
         alive = jnp.isfinite(log_weights) & _finite(x)
-        x, now = jax.tree.map(lambda a: _where(alive, a), (x, now))
-        swarm = _Swarm(x, now, jnp.where(alive, log_weights, -jnp.inf), log_evidence)
+        swarm = _Swarm(_where(alive, x), _where(alive, d), jnp.where(alive, log_weights, -jnp.inf), log_evidence)
         return swarm, (ess, total(twist.cost))
 
     x = jnp.asarray(sigmas[0], jnp.float32) * jax.random.normal(k_start, (particles, *shape))
-    zero = jnp.zeros_like(x)
-    swarm = _Swarm(x, (zero, zero), jnp.zeros(particles), jnp.zeros(()))
+    swarm = _Swarm(x, jnp.zeros_like(x), jnp.zeros(particles), jnp.zeros(()))
     swarm, (ess, costs) = jax.lax.scan(step, swarm, levels)
 
     last = jnp.asarray(sigmas[-1], jnp.float32)
@@ -169,26 +168,6 @@ def log_evidence(
 def equally_weighted(key: Key, particles: Particles, draws: int) -> Fields:
     """`draws` fields of equal weight, by systematic resampling; a heavy particle is repeated."""
     return particles.x[systematic(key, particles.log_weights, draws)]
-
-
-def systematic(key: Key, log_weights: Weights, draws: int) -> Int[Array, " draw"]:
-    """`draws` indices, each particle floor or ceil of its share (Carpenter et al. 1999); never one of weight zero
-    as long as another is there."""
-    cumulative = jnp.cumsum(jnp.exp(log_weights - jnp.max(log_weights)))
-    cumulative = cumulative / cumulative[-1]
-    positions = (jnp.arange(draws) + 1 - jax.random.uniform(key)) / draws  # in (0, 1]
-    return jnp.clip(jnp.searchsorted(cumulative, positions), 0, log_weights.size - 1)
-
-
-def effective_sample_size(log_weights: Weights) -> Scalar:
-    """(sum w)^2 / sum w^2, zero when all weights are."""
-    top = jnp.max(log_weights)
-    w = jnp.exp(log_weights - jnp.where(top > -jnp.inf, top, 0.0))
-    return jnp.where(top > -jnp.inf, jnp.sum(w) ** 2 / jnp.sum(w**2), 0.0)
-
-
-def log_mean_exp(a: Float[Array, " n"]) -> Scalar:
-    return jax.nn.logsumexp(a) - math.log(a.size)
 
 
 def total(cost: Cost) -> Cost:

@@ -1,0 +1,62 @@
+"""The likelihood with some Gaussian parameters integrated out: a field that does not wait for its bias."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from bayesdownscale._types import Field, Key, Scalar
+from bayesdownscale.likelihood.program import GaussianTerm, Program, ProgramError, Theta
+from bayesdownscale.posterior.likelihood import AbstractLikelihood, ProgramLikelihood
+from bayesdownscale.prior.distribution import FieldPrior
+
+
+class CollapsedLikelihood(AbstractLikelihood):
+    """log p(y | x, theta) = log of the integral of p(y | x, w, theta) p(w | theta) over the parameters w named `names`,
+
+        l(x) = f(x, 0) + g^T P^-1 g / 2,   f(x, w) = log p(y | x, w, theta) + log p(w | theta),
+
+    g the gradient and P minus the Hessian of f in w at 0, up to a constant: exact where f is quadratic in w, as for a
+    bias with a Gaussian prior under Gaussian noise, else a Laplace approximation about 0. Field and bias are strongly
+    correlated given precise data, and a Gibbs sampler that draws one given the other hardly moves; drawn from p(x | y,
+    theta) and then p(w, theta | x, y) (partially collapsed: van Dyk and Park 2008,
+    doi:10.1198/016214508000000409) it does.
+    """
+
+    likelihood: ProgramLikelihood
+    shapes: Theta
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    @staticmethod
+    def of(program: Program, prior: FieldPrior, theta: Theta, names: tuple[str, ...]) -> "CollapsedLikelihood":
+        """With the values of the other parameters, and any values of `names`, in `theta`."""
+        unknown = sorted(set(names) - set(program.latents))
+        if unknown:
+            raise ProgramError(f"expected parameters among {program.latents} to collapse, got {unknown[0]!r}")
+        return CollapsedLikelihood(ProgramLikelihood.of(program, prior, theta), {n: theta[n] for n in names}, names)
+
+    def __call__(self, x: Field) -> Scalar:
+        return self._integrate(x, None)
+
+    def simulated_score(self, key: Key, x: Field) -> Field:
+        k_w, k_data = jax.random.split(key)
+        simulated = self.likelihood.simulate(k_data, x, self._draw_w(k_w))
+        return jax.grad(lambda x: self._integrate(x, simulated))(x)
+
+    def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
+        raise ProgramError("collapsed parameters correlate the data; use moment matching or a fixed covariance")
+
+    def _integrate(self, x: Field, data: dict[str, Array] | None) -> Scalar:
+        zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, dict(self.shapes)))
+
+        def f(w: Float[Array, " parameter"]) -> Scalar:
+            theta = {**self.likelihood.theta, **unravel(w)}
+            return self.likelihood.log_joint(x, theta, self.names, data)
+
+        value, gradient = jax.value_and_grad(f)(zero)
+        return value + 0.5 * gradient @ jnp.linalg.solve(-jax.hessian(f)(zero), gradient)
+
+    def _draw_w(self, key: Key) -> Theta:
+        drawn = self.likelihood.draw_theta(key)
+        return {name: drawn[name] for name in self.names}

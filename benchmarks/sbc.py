@@ -1,0 +1,175 @@
+"""Simulation-based calibration of programs and recipes: `python -m benchmarks.sbc [--quick] [--json]`.
+
+For each program of models/ and each recipe of inference/ that takes it, on a Gaussian prior of 3 hours x 4 x 4 cells:
+draw parameters and field from their priors and data from the program, draw 31 times from the posterior by the
+recipe, and rank the truth among the draws (Talts et al. 2018, arXiv 1804.06788), 500 times. Ranked are each parameter
+(its mean over elements) and four functionals of the field: its mean at an observed and at an unobserved hour, one
+cell, and the range. Exact recipes give uniform ranks; of approximate ones the deviation is measured: D, the
+Kolmogorov-Smirnov distance of the ranks from uniform (0.061 is its 5 % point for 500), and its p-value. Recipes that
+draw the field only have all parameters fixed.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from scipy.stats import kstest
+
+import bayesdownscale as bd
+from bayesdownscale.recipes import find_recipe, load_recipe
+
+DRAWS = 31
+FIXED: dict[str, dict[str, Any]] = {
+    "additive_bias": {"sigma": 0.3, "bias": 0.5},
+    "area_mean": {"sigma": 0.3},
+    "correlated_noise": {"sigma": 0.3, "length_km": 100.0, "tau_h": 6.0},
+    "daily_mean": {"sigma": 0.3},
+    "precipitation": {"m0": 0.2, "k": 2.0},
+    "stations": {"sigma": 0.3, "sigma_rep": 0.4},
+    "student_t": {"sigma": 0.3, "nu": 4.0},
+    "unknown_noise": {"sigma": 0.3},
+    "wind_speed": {"sigma": 0.3},
+}
+LINEAR_GAUSSIAN = set(FIXED) - {"precipitation", "student_t", "wind_speed"}
+RECIPES: dict[str, dict[str, Any]] = {  # settings; how many keys and draws a key make 31 draws
+    "exact_gaussian": {"draws": DRAWS},
+    "guided_sde": {"steps": 32},
+    "noise_denoise_mh": {"draws": DRAWS, "warmup": 100, "thin": 20},
+    "twisted_smc": {"draws": DRAWS, "particles": 64},
+    "flow_nuts": {"draws": 4 * DRAWS, "warmup": 100, "steps": 16, "depth": 5},
+    "joint_gibbs": {"draws": DRAWS, "warmup": 50, "thin": 4, "steps": 32},
+}
+JOINT = ("flow_nuts", "joint_gibbs")
+APPROXIMATE = ("guided_sde", "joint_gibbs")
+
+
+def problem(model: str) -> tuple[bd.GaussianPrior, bd.LinearOperator, dict[str, Any]]:
+    """Prior, operator and what else the program needs to know."""
+    wind, rain = model == "wind_speed", model == "precipitation"
+    names = ("u10", "v10") if wind else ("field",)
+    grid = bd.Grid(55 - 0.25 * np.arange(4), -3 + 0.25 * np.arange(4))
+    times = np.datetime64("2020-03-01T00", "ns") + np.timedelta64(1, "h") * np.arange(3)
+    dt = np.abs(np.arange(3)[:, None] - np.arange(3))
+    space = np.kron(np.eye(len(names)), bd.matern(grid.distances_km(), 60.0, 1.5))
+    field = bd.GaussianField.separable(np.exp(-dt / 4), space, (len(names), 4, 4))
+    levels = bd.NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    mean = jnp.zeros((5, len(names), 4, 4)).at[0].set(2.0 if wind else -0.2 if rain else 0.0)
+    variables = tuple(bd.Variable(name, "m s-1" if wind else "1") for name in names)
+    coords = bd.Coords(times, variables, grid)
+    prior = bd.GaussianPrior(field, bd.Standardisation(mean, jnp.ones(len(names))), levels, coords)
+    coarse, seen = grid.coarsen(2), times[[0, 2]]
+    in_time = bd.snapshots(times, seen)
+    extra: dict[str, Any] = {}
+    if model == "daily_mean":
+        in_time = bd.time_mean(times, np.stack([times[[0, 1]], times[[1, 2]]]))
+        extra = {"hours": 2.0}
+    if model == "stations":
+        extra = {"S": bd.stations(grid, np.array([54.9, 54.5, 54.3]), np.array([-2.9, -2.5, -2.3]))}
+    if model in ("additive_bias", "correlated_noise"):
+        extra = {"coords": bd.Coords(seen, variables, coarse)}
+    return prior, bd.area_mean(grid, coarse) @ in_time, extra
+
+
+def functionals(fields: jax.Array) -> dict[str, jax.Array]:
+    """Of fields (..., time, variable, lat, lon)."""
+    return {
+        "observed_hour": fields[..., 0, :, :, :].mean((-3, -2, -1)),
+        "unobserved_hour": fields[..., 1, :, :, :].mean((-3, -2, -1)),
+        "cell": fields[..., 1, 0, 1, 2],
+        "range": jnp.ptp(fields, axis=(-4, -3, -2, -1)),
+    }
+
+
+@eqx.filter_jit
+def replicates(build, settings, abstract, prior, program_args, joint, given, keys):
+    """Ranks of each quantity, (replicate,), among DRAWS draws."""
+    model, args, kwargs = program_args
+
+    def one(key):
+        k_truth, k_post = jax.random.split(key)
+        truth = handlers.trace(handlers.seed(model, k_truth)).get_trace(*args, **kwargs, **given)
+        data = {"y": truth["coarse"]["value"]}
+        if "stations" in truth:
+            data["z"] = truth["stations"]["value"]
+        program = abstract.bind((args, {**kwargs, **given, **data}))
+        draw = build(program, prior, **dict(settings))
+        if "draws" in dict(settings):
+            drawn = draw(k_post)
+        else:
+            drawn = jax.vmap(draw)(jax.random.split(k_post, DRAWS))
+        thin = drawn["field"].shape[0] // DRAWS
+        drawn = {k: v[thin - 1 :: thin] for k, v in drawn.items()}
+        pairs = {k: (v, functionals(truth["weather"]["value"])[k]) for k, v in functionals(drawn["field"]).items()}
+        for name in program.latents if joint else ():
+            flat = drawn[f"theta/{name}"].reshape(DRAWS, -1).mean(1)
+            pairs[name] = flat, jnp.mean(truth[name]["value"])
+        return {k: jnp.sum(draws < value) for k, (draws, value) in pairs.items()}
+
+    return jax.lax.map(one, keys, batch_size=min(len(keys), 250))
+
+
+def calibration(model: str, recipe: str, n: int) -> list[dict]:
+    """A row for each quantity."""
+    prior, H, extra = problem(model)
+    function = load_recipe(find_recipe("models", model)).model
+    build: Callable = load_recipe(find_recipe("inference", recipe)).sampler
+    joint = recipe in JOINT
+    given = {} if joint else FIXED[model]
+    with handlers.seed(rng_seed=0), handlers.trace() as trace:
+        function(prior, H, **extra, **given)
+    data = {"y": trace["coarse"]["value"]} | ({"z": trace["stations"]["value"]} if "stations" in trace else {})
+    program, _ = bd.read_model(function, (prior, H), {**extra, **given, **data})
+    settings = tuple(sorted(RECIPES[recipe].items()))
+    keys = jax.random.split(jax.random.key(0), n)
+    began = time.monotonic()
+    ranks = replicates(build, settings, program.abstract(), prior, (function, (prior, H), extra), joint, given, keys)
+    rows = []
+    jitter = np.random.default_rng(0).uniform(size=n)
+    for name, rank in ranks.items():
+        test = kstest((np.asarray(rank) + jitter) / (DRAWS + 1), "uniform")
+        rows.append({"model": model, "recipe": recipe, "quantity": name, "D": test.statistic, "p": test.pvalue})
+    seconds = time.monotonic() - began
+    worst = min(rows, key=lambda row: row["p"])
+    print(
+        f"{model:<17} {recipe:<17} {'approximate' if recipe in APPROXIMATE else 'exact':<12} {worst['D']:.3f} "
+        f"{worst['p']:8.4f}  {worst['quantity']:<16} {np.mean([row['D'] for row in rows]):.3f}  {len(rows):2d} "
+        f"{seconds:7.0f}",
+        flush=True,
+    )
+    return rows
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
+@click.option("--quick", is_flag=True, help="area_mean with two recipes, 100 replicates; about a minute.")
+@click.option("--model", "models", multiple=True, help="Programs (default: all).")
+@click.option("--recipe", "recipes", multiple=True, help="Recipes (default: all).")
+@click.option("--replicates", "n", default=500, show_default=True)
+def main(as_json: bool, quick: bool, models: tuple[str, ...], recipes: tuple[str, ...], n: int) -> None:
+    """Ranks of the truth among posterior draws, for every program and recipe."""
+    if quick:
+        models, recipes, n = ("area_mean",), ("exact_gaussian", "guided_sde"), 100
+    print("program           recipe            kernel       largest D     p  of              mean D   n seconds")
+    rows = []
+    for recipe in recipes or RECIPES:
+        for model in models or FIXED:
+            if recipe == "exact_gaussian" and model not in LINEAR_GAUSSIAN:
+                continue
+            rows += calibration(model, recipe, n)
+    exact = [row["p"] for row in rows if row["recipe"] not in APPROXIMATE]
+    if exact:
+        worst = min(1.0, min(exact) * len(exact))
+        print(f"exact recipes: smallest p of {len(exact)} quantities, Bonferroni: {worst:.3f}")
+    if as_json:
+        print(json.dumps({"benchmark": "sbc", "replicates": n, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
