@@ -50,7 +50,7 @@ METHODS = {
 class Censored(dist.Distribution):
     """Normal, reported as `low` below it."""
 
-    support = dist.constraints.real
+    support = dist.constraints.real  # pyright: ignore[reportAssignmentType]
     pytree_data_fields = ("loc", "scale", "low")
 
     def __init__(self, loc, scale, low, *, validate_args=None):

@@ -88,8 +88,8 @@ def functionals(fields: jax.Array) -> dict[str, jax.Array]:
 
 
 @eqx.filter_jit
-def replicates(build, settings, abstract, prior, program_args, joint, given, keys):
-    """Ranks of each quantity, (replicate,), among DRAWS draws."""
+def replicates(build, settings, abstract, prior, program_args, given, draws, batch, keys):
+    """Ranks of each quantity, (replicate,), among `draws` draws; `batch` replicates at once."""
     model, args, kwargs = program_args
 
     def one(key):
@@ -103,16 +103,26 @@ def replicates(build, settings, abstract, prior, program_args, joint, given, key
         if "draws" in dict(settings):
             drawn = draw(k_post)
         else:
-            drawn = jax.vmap(draw)(jax.random.split(k_post, DRAWS))
-        thin = drawn["field"].shape[0] // DRAWS
+            drawn = jax.vmap(draw)(jax.random.split(k_post, draws))
+        thin = drawn["field"].shape[0] // draws
         drawn = {k: v[thin - 1 :: thin] for k, v in drawn.items()}
         pairs = {k: (v, functionals(truth["weather"]["value"])[k]) for k, v in functionals(drawn["field"]).items()}
-        for name in program.latents if joint else ():
-            flat = drawn[f"theta/{name}"].reshape(DRAWS, -1).mean(1)
+        for name in program.latents:
+            flat = drawn[f"theta/{name}"].reshape(draws, -1).mean(1)
             pairs[name] = flat, jnp.mean(truth[name]["value"])
-        return {k: jnp.sum(draws < value) for k, (draws, value) in pairs.items()}
+        return {k: jnp.sum(values < value) for k, (values, value) in pairs.items()}
 
-    return jax.lax.map(one, keys, batch_size=min(len(keys), 250))
+    return jax.lax.map(one, keys, batch_size=min(len(keys), batch))
+
+
+def uniformity(ranks: dict[str, jax.Array], draws: int) -> list[dict]:
+    """Kolmogorov-Smirnov distance of each quantity's ranks among `draws` draws from uniform, ties broken at random."""
+    rows = []
+    for name, rank in ranks.items():
+        jitter = np.random.default_rng(0).uniform(size=len(rank))
+        test = kstest((np.asarray(rank) + jitter) / (draws + 1), "uniform")
+        rows.append({"quantity": name, "D": float(test.statistic), "p": float(test.pvalue)})
+    return rows
 
 
 def calibration(model: str, recipe: str, n: int) -> list[dict]:
@@ -129,12 +139,9 @@ def calibration(model: str, recipe: str, n: int) -> list[dict]:
     settings = tuple(sorted(RECIPES[recipe].items()))
     keys = jax.random.split(jax.random.key(0), n)
     began = time.monotonic()
-    ranks = replicates(build, settings, program.abstract(), prior, (function, (prior, H), extra), joint, given, keys)
-    rows = []
-    jitter = np.random.default_rng(0).uniform(size=n)
-    for name, rank in ranks.items():
-        test = kstest((np.asarray(rank) + jitter) / (DRAWS + 1), "uniform")
-        rows.append({"model": model, "recipe": recipe, "quantity": name, "D": test.statistic, "p": test.pvalue})
+    arguments = (function, (prior, H), extra)
+    ranks = replicates(build, settings, program.abstract(), prior, arguments, given, DRAWS, 250, keys)
+    rows = [{"model": model, "recipe": recipe, **row} for row in uniformity(ranks, DRAWS)]
     seconds = time.monotonic() - began
     worst = min(rows, key=lambda row: row["p"])
     print(

@@ -6,7 +6,8 @@
 With `exact` the field moves by noise-denoise Metropolis-Hastings and the pair is exact under the learned prior, at
 the price of correlated draws; without it the field is drawn afresh by the guided reverse SDE with a fixed covariance,
 which takes no vector-Jacobian product, and the pair is as approximate as the guidance. References: Geman and Geman
-1984; Heurtel-Depeiges et al. 2024 (arXiv 2402.19455); Hoffman and Gelman 2014 (arXiv 1111.4246).
+1984; Heurtel-Depeiges et al. 2024 (arXiv 2402.19455); Hoffman and Gelman 2014 (arXiv 1111.4246). Needs
+NumPyro 0.22, the first with composable Gibbs kernels.
 """
 
 import jax

@@ -98,8 +98,8 @@ def test_altered_weights(folder):
 
 
 def test_another_format(folder):
-    edit(folder, lambda r: r.update(format=2))
-    refuse(folder, "prior.json", "expected checkpoint format 1, got 2")
+    edit(folder, lambda r: r.update(format=99))
+    refuse(folder, "prior.json", "expected checkpoint format 2, got 99")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', b"\xff\xfe"])

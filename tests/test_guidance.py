@@ -290,6 +290,12 @@ def test_a_jacobian_that_is_no_covariance_leaves_the_denoiser_as_it_is(x, contex
     assert int(cost.products) <= 5
 
 
+def test_a_field_that_is_not_a_number_comes_back(x, field, context):
+    """And does not keep the solve busy for ever."""
+    got = jax.jit(lambda x: MomentMatching(GaussianDenoiser(field), LIKELIHOOD)(x, SIGMA, context(3)))(jnp.nan * x)
+    assert np.isnan(got).all()
+
+
 class Student(AbstractLikelihood):
     """A Student-t datum of one cell."""
 

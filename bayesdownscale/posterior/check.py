@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
 from jaxtyping import Array
@@ -92,10 +91,10 @@ def posterior_check(
         (mean f_0 - mean f_n) / (1 - rho^n),
 
     rho^n the slope of f_n on f_0, paired, hence precisely and long before the chain has converged; likewise the
-    variance with rho^2n. The root mean square over cells has its Monte-Carlo part taken off. Exact means invariant under the
-    learned, discretised prior (see the kernel). `batch` chains are in memory at once, `on_batch` hears how many are
-    done. The check costs `chains` x (`guided_steps` + `steps` x evaluations of a step): choose both for a large
-    prior, and a subset of its data or a shorter span of time if that is too much.
+    variance with rho^2n. The root mean square over cells has its Monte-Carlo part taken off. Exact means invariant
+    under the learned, discretised prior (see the kernel). `batch` chains are in memory at once, `on_batch` hears how
+    many are done. The check costs `chains` x (`guided_steps` + `steps` x evaluations of a step): choose both for a
+    large prior, and a subset of its data or a shorter span of time if that is too much.
     """
     program, _ = read_model(model, args, kwargs)
     program = program.fix(theta or {})
@@ -198,6 +197,6 @@ def _path_weights(abstract, prior: FieldPrior, data, given, guidance, steps, par
     likelihood = ProgramLikelihood.of(abstract.bind(data, given), prior)
     guided, sigmas = guidance(prior.denoiser, likelihood), prior.levels.levels(steps)
     swarm = twisted_smc(
-        key, guided, likelihood, prior.context, sigmas, prior.event_shape, particles, ess_threshold=0.0
+        key, guided, likelihood, prior.context, sigmas, prior.coords.shape, particles, ess_threshold=0.0
     )
     return swarm.log_weights

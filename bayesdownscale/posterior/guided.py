@@ -107,7 +107,7 @@ def guided_sampler(
         else:
             likelihood = ProgramLikelihood.of(program, prior, theta)
         denoiser = guidance(prior.denoiser, likelihood)
-        x, cost = reverse_sample(key, denoiser, prior.context, sigmas, prior.event_shape, integrator)
+        x, cost = reverse_sample(key, denoiser, prior.context, sigmas, prior.coords.shape, integrator)
         return prior.standardisation.backward(x, prior.context), cost
 
     def draw(key: Array) -> dict[str, Array]:

@@ -60,7 +60,7 @@ def laplace_step(
 
         t = halve_while_better(log_density)
         u, shift = s.u + t * solution.u, s.shift + t * solution.shift
-        products = s.products + solution.iterations
+        products = s.products + jnp.maximum(1, solution.iterations)  # none is taken of a gradient that is not finite
         left = jax.grad(likelihood)(mean + shift) - u
         surprise = jnp.linalg.norm(jnp.ravel(left - solution.residual))
         quadratic = surprise <= tolerance * jnp.linalg.norm(jnp.ravel(g))

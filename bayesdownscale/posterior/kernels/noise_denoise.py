@@ -77,7 +77,7 @@ class NoiseDenoiseMH(AbstractFieldKernel):
             )
 
     def init(self, key: Key, x: Field) -> NoiseDenoiseState:
-        """Starts from x + sigma_min eps, and with sigma* between 2 sigma_min and one, the scale of a standardised cell."""
+        """Starts from x + sigma_min eps, and with sigma* between 2 sigma_min and 1, the scale of a cell."""
         u = x + self.levels.sigma_min * jax.random.normal(key, x.shape)
         x = self.denoiser(u, jnp.asarray(self.levels.sigma_min), self.context)
         low, high = self._range()

@@ -1,0 +1,75 @@
+"""No draw that is not a number: `python -m benchmarks.robustness [--quick] [--json] [--draws 10000]`.
+
+Guided draws of one window of the shipped prior given a coarse day of ERA5 it has not seen, with the noise standard
+deviation log-uniform from 1e-3 to 10 K, one a draw: 8 x 8 cells every 6 hours, 8 evaluations a draw, half of them by
+moment matching with 3 products, half by the forward-only guidance. Counted: draws with a number that is not finite,
+and the largest departure from the climatology.
+"""
+
+import json
+import time
+
+import click
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bayesdownscale as bd
+from bayesdownscale.data.datasets import split
+from bayesdownscale.demo import coarsen
+from bayesdownscale.recipes import find_recipe, load_recipe
+
+BATCH, STEPS = 20, 8
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
+@click.option("--quick", is_flag=True, help="80 draws.")
+@click.option("--draws", "n", default=10_000, show_default=True)
+def main(as_json: bool, quick: bool, n: int) -> None:
+    """Guided draws over four decades of noise on the trained network, counted."""
+    n = 80 if quick else n
+    truth = split(bd.era5_uk())[1].isel_times(slice(0, 25))
+    prior = bd.load_prior().at(truth.times)
+    coarse = coarsen(truth, jax.random.key(0))
+    H = bd.area_mean(prior.grid, coarse.grid) @ bd.snapshots(prior.times, coarse.times)
+    model = load_recipe(find_recipe("models", "area_mean")).model
+    program, _ = bd.read_model(model, (prior, H), {"y": coarse})
+    guidances = {
+        "moment_matching": lambda d, likelihood: bd.MomentMatching(d, likelihood, iterations=3),
+        "fixed_covariance": bd.FixedCovariance,
+    }
+
+    @eqx.filter_jit
+    def draw_batch(name, prior, keys):
+        def draw(key):
+            k_noise, k_draw = jax.random.split(key)
+            sigma = 10 ** jax.random.uniform(k_noise, minval=-3.0, maxval=1.0)
+            likelihood = bd.ProgramLikelihood.of(program, prior, {"sigma": sigma})
+            denoiser = guidances[name](prior.denoiser, likelihood)
+            sigmas = prior.levels.levels(STEPS)
+            x, _ = bd.reverse_sample(k_draw, denoiser, prior.context, sigmas, prior.coords.shape)
+            return sigma, ~jnp.all(jnp.isfinite(x)), jnp.max(jnp.abs(x))
+
+        return jax.vmap(draw)(keys)
+
+    rows = []
+    print("method            draws  not finite  largest [standardised]  seconds")
+    for name in guidances:
+        began, bad, largest, done = time.monotonic(), 0, 0.0, 0
+        for start in range(0, n // 2, BATCH):
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(1), start), BATCH)
+            _, wrong, size = draw_batch(name, prior, keys)
+            bad, largest, done = bad + int(wrong.sum()), max(largest, float(np.nanmax(size))), done + BATCH
+            if start % (50 * BATCH) == 0:
+                print(f"  {name} {done} drawn, {bad} not finite, {time.monotonic() - began:.0f} s", flush=True)
+        seconds = time.monotonic() - began
+        rows.append({"method": name, "draws": done, "not_finite": bad, "largest": largest, "seconds": seconds})
+        print(f"{name:<17} {done:5d} {bad:11d} {largest:23.2f} {seconds:8.0f}", flush=True)
+    if as_json:
+        print(json.dumps({"benchmark": "robustness", "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
