@@ -43,7 +43,7 @@ METHODS = {
 }
 SOLVERS = {
     "default": Integrator(),
-    "lambda 1": Integrator(stochasticity=1.0),
+    "lambda 0.75": Integrator(stochasticity=0.75),
     "lambda 0": Integrator(stochasticity=0.0),
     "Heun": Integrator(diffrax.Heun(), 0.0),
     "Tsit5 1e-2": Integrator(diffrax.Tsit5(), 0.0, 1e-2),
@@ -53,8 +53,8 @@ SOLVERS = {
 }
 MAIN = [("moment_matching", "default", 16), ("moment_matching", "default", 32), ("fixed_covariance", "default", 32)]
 OTHERS = [
-    ("moment_matching", "lambda 1", 16),
-    ("moment_matching", "lambda 1", 32),
+    ("moment_matching", "lambda 0.75", 16),
+    ("moment_matching", "lambda 0.75", 32),
     ("moment_matching", "default", 64),
     ("fixed_covariance", "default", 16),
     ("moment_matching", "lambda 0", 64),
