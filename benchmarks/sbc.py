@@ -11,7 +11,7 @@ draw the field only have all parameters fixed.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -115,7 +115,7 @@ def replicates(build, settings, abstract, prior, program_args, given, draws, bat
     return jax.lax.map(one, keys, batch_size=min(len(keys), batch))
 
 
-def uniformity(ranks: dict[str, jax.Array], draws: int) -> list[dict]:
+def uniformity(ranks: Mapping[str, jax.Array | np.ndarray], draws: int) -> list[dict]:
     """Kolmogorov-Smirnov distance of each quantity's ranks among `draws` draws from uniform, ties broken at random."""
     rows = []
     for name, rank in ranks.items():
