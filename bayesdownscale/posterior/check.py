@@ -22,6 +22,7 @@ from bayesdownscale.prior.distribution import FieldPrior
 
 CELLS = 256  # at random, watched besides the parameters
 SOLID = 0.7  # Pareto k up to which importance weights can be trusted (Vehtari et al. 2024)
+ENOUGH = 25  # chains for the tail of their weights to be fitted
 WARMUP = 100  # steps in which the kernel is tuned
 MOVED = 0.1  # share of a chain's memory that must be gone for its drift to be extrapolated
 
@@ -33,8 +34,8 @@ class Check:
     `mean_error`, `mean_error_se`: the root mean square over cells of the error of the guided mean; `sd_ratio`,
     `sd_ratio_se`: the mean over cells of guided over exact standard deviation; `parameters`: for each parameter
     (error, standard error) of its mean; `forgotten`: the share of a draw that the exact kernel replaced;
-    `pareto_k` of the weights of guided paths, None where there are unknown parameters; `chains` and `steps` of the
-    kernel.
+    `pareto_k` of the weights of guided paths, None where there are unknown parameters or fewer than 25 chains;
+    `chains` and `steps` of the kernel.
     """
 
     mean_error: float
@@ -114,7 +115,7 @@ def posterior_check(
         b, se, *_ = _errors(first, last)
         parameters[name] = (float(b.mean()), float(np.sqrt(np.mean(se**2))))
     pareto_k = None
-    if not program.latents:
+    if not program.latents and chains >= ENOUGH:
         weights = _path_weights(*given, guidance, guided_steps, chains, rng_key)
         pareto_k = float(array_stats.psislw(np.asarray(weights, np.float64))[1])
     return Check(error, error_se, ratio, ratio_se, parameters, forgotten, pareto_k, chains, steps)
