@@ -81,7 +81,7 @@ class MeasuredDenoiser(AbstractSpreadDenoiser):
 
     @staticmethod
     def measure(field: GaussianField, levels: NoiseLevels, draws: int = 500) -> "MeasuredDenoiser":
-        sigmas = jnp.asarray(levels.levels(12)[::-1], jnp.float32)
+        sigmas = jnp.geomspace(levels.sigma_min, levels.sigma_max, 12)
 
         def error(sigma: Scalar, key: Key):
             k_x, k_noise = jax.random.split(key)

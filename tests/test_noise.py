@@ -14,12 +14,22 @@ def test_a_range_that_is_none_is_refused(bounds):
         NoiseLevels(*bounds)
 
 
-def test_levels_fall_geometrically_between_the_ends():
-    sigmas = NoiseLevels(0.02, 50.0).levels(9)
+@pytest.mark.parametrize(("steps", "ratio"), [(64, 3.0), (14, None), (9, 1.0)])
+def test_steps_in_log_sigma_shrink_by_three_unless_the_first_grows_too_long(steps, ratio):
+    sigmas = NoiseLevels(0.02, 50.0).levels(steps)
     assert sigmas.dtype == np.float64
-    assert sigmas.shape == (9,)
+    assert sigmas.shape == (steps,)
     np.testing.assert_allclose(sigmas[[0, -1]], [50.0, 0.02])
-    np.testing.assert_allclose(np.diff(np.log(sigmas)), np.log(0.02 / 50) / 8)
+    lengths = -np.diff(np.log(sigmas))
+    np.testing.assert_allclose(lengths[1:] / lengths[:-1], lengths[1] / lengths[0])
+    if ratio is None:
+        assert lengths[0] == pytest.approx(0.85)
+        assert 1 < lengths[0] / lengths[-1] < 3
+    else:
+        assert lengths[0] / lengths[-1] == pytest.approx(ratio)
+
+
+def test_fewer_than_two_levels_are_refused():
     with pytest.raises(ValueError, match="at least 2 noise levels"):
         NoiseLevels(0.02, 50.0).levels(1)
 

