@@ -1,13 +1,16 @@
-"""The embedded example: one day of UK temperature, its coarse view, and the prior that ships with the package."""
+"""The embedded examples: one day of UK temperature with the prior that ships with the package, and a small Gaussian."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayesdownscale.data.fields import Fields
-from bayesdownscale.data.grid import Coords
-from bayesdownscale.likelihood.operators import area_mean, snapshots
-from bayesdownscale.prior.distribution import FieldPrior
+from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots
+from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
+from bayesdownscale.prior.gaussian import GaussianField, matern
+from bayesdownscale.prior.noise import NoiseLevels
+from bayesdownscale.prior.standardise import Standardisation
 from bayesdownscale.prior.trained import load_prior
 
 HOURS, EVERY, BLOCK, NOISE_SD = 25, 6, 8, 0.05
@@ -42,3 +45,23 @@ def demo_truth(data: str, seed: int) -> tuple[FieldPrior, Fields, Fields, float]
         first = int(np.searchsorted(week.times, START))
         truth = week.isel_times(slice(first, first + HOURS))
     return prior, truth, coarsen(truth, k_noise), NOISE_SD
+
+
+def gaussian_example(times: int = 6, step_h: int = 1, cells: int = 8) -> tuple[GaussianPrior, LinearOperator, Coords]:
+    """A Gaussian prior, whose every answer is known, for trying programs and samplers in seconds.
+
+    2 m temperature at `times` times, `step_h` hours apart, on `cells` x `cells` cells of 0.25 degrees over Great
+    Britain: mean 280 K, standard deviation 1.5 K, Matern-3/2 correlation of length 150 km, exponential memory of 6 h.
+    With it the operator H and the coordinates of coarse data: means over 4 x 4 cells at every time.
+    """
+    grid = Grid(55 - 0.25 * np.arange(cells), -3 + 0.25 * np.arange(cells))
+    hours = step_h * np.arange(times)
+    in_time = np.exp(-np.abs(hours[:, None] - hours) / 6.0)
+    field = GaussianField.separable(in_time, matern(grid.distances_km(), 150.0, 1.5), (1, *grid.shape))
+    mean = jnp.zeros((5, 1, *grid.shape)).at[0].set(280.0)
+    levels = NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    when = np.datetime64("2020-03-01T00", "ns") + np.timedelta64(1, "h") * hours
+    fine = Coords(when, (Variable("t2m", "K", "air_temperature"),), grid)
+    prior = GaussianPrior(field, Standardisation(mean, jnp.asarray([1.5])), levels, fine)
+    coarse = Coords(when, fine.variables, grid.coarsen(4))
+    return prior, area_mean(grid, coarse.grid) @ snapshots(when, when), coarse

@@ -37,7 +37,7 @@ FIXED: dict[str, dict[str, Any]] = {
     "unknown_noise": {"sigma": 0.3},
     "wind_speed": {"sigma": 0.3},
 }
-LINEAR_GAUSSIAN = set(FIXED) - {"precipitation", "student_t", "wind_speed"}
+LINEAR_GAUSSIAN = set(FIXED) - {"correlated_noise", "precipitation", "student_t", "wind_speed"}
 RECIPES: dict[str, dict[str, Any]] = {  # settings; how many keys and draws a key make 31 draws
     "exact_gaussian": {"draws": DRAWS},
     "guided_sde": {"steps": 32},

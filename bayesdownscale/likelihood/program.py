@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +14,14 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from bayesdownscale._types import Field, Scalar
+from bayesdownscale.likelihood.kinks import smooth_log_prob
+from bayesdownscale.likelihood.terms import GaussianTerm, gaussian_term, unwrapped
 
 Theta = Mapping[str, Any]  # numbers or arrays by site name
 
 
 class ProgramError(ValueError):
     """A program that cannot be read as prior x likelihood with one field; the sentence names the site."""
-
-
-class GaussianTerm(NamedTuple):
-    """One observed Normal site: `residual` = y - mean and `variance`, where observed; zero residual and infinite
-    variance where missing. Same shape, physical units."""
-
-    residual: Array
-    variance: Array
 
 
 class set_field(Messenger):
@@ -188,15 +182,18 @@ class Program:
             raise ProgramError(f"expected a value for each of {self.latents} in theta, got none for {missing[0]!r}")
         return {**self.given, **{name: theta[name] for name in self.latents}}
 
-    def log_likelihood(self, x: Field, theta: Theta | None = None, data: Mapping[str, Array] | None = None) -> Scalar:
+    def log_likelihood(
+        self, x: Field, theta: Theta | None = None, data: Mapping[str, Array] | None = None, smooth: bool = False
+    ) -> Scalar:
         """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales. `data`, by
-        site, takes the place of what was observed."""
+        site, takes the place of what was observed; with `smooth`, densities with a kink are rounded (`kinks.py`)."""
         sites = self._sites(x, self._complete(theta))
         total, data = jnp.zeros(()), data or {}
         for name, site in sites.items():
             if site["type"] != "sample" or not site["is_observed"] or name == self.field:
                 continue
-            log_prob = jnp.sum(site["fn"].log_prob(data.get(name, site["value"])))
+            value = data.get(name, site["value"])
+            log_prob = smooth_log_prob(site["fn"], value) if smooth else jnp.sum(site["fn"].log_prob(value))
             total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
         return total
 
@@ -214,7 +211,15 @@ class Program:
     def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
         """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
         sites = self._sites(x, self._complete(theta))
-        return [_gaussian_term(name, sites[name]) for name in self.observed]
+        terms = {name: gaussian_term(sites[name]["fn"], sites[name]["value"]) for name in self.observed}
+        for name, term in terms.items():
+            if term is None:
+                got = type(unwrapped(sites[name]["fn"], jnp.shape(sites[name]["value"]))[0]).__name__
+                raise ProgramError(
+                    f"site {name!r}: this guidance method needs Normal noise, got {got}; "
+                    "use moment matching, which takes any differentiable likelihood"
+                )
+        return [term for term in terms.values() if term is not None]
 
     def given_field(self, x: Field) -> Callable:
         """The program of the unknown parameters given the field: what NUTS needs to draw p(theta | x, y)."""
@@ -268,23 +273,3 @@ def _unmasked(site: dict) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPyro's, that NaN is outside the support
         return not np.isfinite(fn.log_prob(value)).all()
-
-
-def _gaussian_term(name: str, site: dict) -> GaussianTerm:
-    mask = jnp.ones(jnp.shape(site["value"]), bool)
-    fn = site["fn"]
-    while not isinstance(fn, dist.Normal):
-        if isinstance(fn, dist.MaskedDistribution):
-            given = jnp.asarray(fn._mask)
-            mask = mask & given.reshape(given.shape + (1,) * (mask.ndim - given.ndim))
-        elif not isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-            raise ProgramError(
-                f"site {name!r}: this guidance method needs Normal noise, got {type(fn).__name__}; "
-                "use moment matching, which takes any differentiable likelihood"
-            )
-        fn = fn.base_dist
-    residual = site["value"] - fn.loc
-    variance = jnp.broadcast_to(jnp.square(jnp.asarray(fn.scale)), residual.shape)
-    return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))
-
-

@@ -7,7 +7,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from bayesdownscale._types import Field, Key, Scalar
-from bayesdownscale.likelihood.program import GaussianTerm, Program, ProgramError, Theta
+from bayesdownscale.likelihood.program import Program, ProgramError, Theta
+from bayesdownscale.likelihood.terms import GaussianTerm
 from bayesdownscale.posterior.likelihood import AbstractLikelihood, ProgramLikelihood
 from bayesdownscale.prior.distribution import FieldPrior
 
@@ -38,6 +39,9 @@ class CollapsedLikelihood(AbstractLikelihood):
 
     def __call__(self, x: Field) -> Scalar:
         return self._integrate(x, None)
+
+    def smooth(self) -> "CollapsedLikelihood":
+        return CollapsedLikelihood(self.likelihood.smooth(), self.shapes, self.names)
 
     def simulated_score(self, key: Key, x: Field) -> Field:
         k_w, k_data = jax.random.split(key)

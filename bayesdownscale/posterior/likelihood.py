@@ -1,6 +1,7 @@
 """The likelihood as guidance sees it: a function of the standardised field alone."""
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import equinox as eqx
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bayesdownscale._types import Field, Key, Scalar
-from bayesdownscale.likelihood.program import AbstractProgram, GaussianTerm, Program, Theta
+from bayesdownscale.likelihood.program import AbstractProgram, Program, Theta
+from bayesdownscale.likelihood.terms import GaussianTerm
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.distribution import FieldPrior
 from bayesdownscale.prior.standardise import Standardisation
@@ -26,6 +28,10 @@ class AbstractLikelihood(eqx.Module):
     def simulated_score(self, key: Key, x: Field) -> Field:
         """grad log p(y' | x) for data y' simulated at x: mean zero, covariance the Fisher information."""
 
+    def smooth(self) -> "AbstractLikelihood":
+        """The same with kinks rounded, for methods that need curvature."""
+        return self
+
     @abc.abstractmethod
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         """Residuals and variances in units of the standardised field; raises where the noise is not Normal."""
@@ -33,7 +39,7 @@ class AbstractLikelihood(eqx.Module):
 
 class ProgramLikelihood(AbstractLikelihood):
     """The likelihood of a NumPyro program with its `data` = (args, kwargs) and all its parameters given: those the
-    program has `fixed`, and the others, `theta`."""
+    program has `fixed`, and the others, `theta`. `rounded`: densities with a kink are rounded."""
 
     program: AbstractProgram = eqx.field(static=True)
     data: tuple[tuple, dict]
@@ -41,6 +47,7 @@ class ProgramLikelihood(AbstractLikelihood):
     standardisation: Standardisation
     context: Context
     theta: Theta
+    rounded: bool = eqx.field(static=True, default=False)
 
     @staticmethod
     def of(program: Program, prior: FieldPrior, theta: Theta | None = None) -> "ProgramLikelihood":
@@ -55,12 +62,15 @@ class ProgramLikelihood(AbstractLikelihood):
         return self.program.bind(self.data, self.fixed)
 
     def __call__(self, x: Field) -> Scalar:
-        return self._bound().log_likelihood(self._physical(x), self.theta)
+        return self._log_likelihood(self._bound(), x, self.theta, None)
+
+    def smooth(self) -> "ProgramLikelihood":
+        return dataclasses.replace(self, rounded=True)
 
     def simulated_score(self, key: Key, x: Field) -> Field:
         program = self._bound()
         data = program.simulate(key, self._physical(x), self.theta)
-        return jax.grad(lambda x: program.log_likelihood(self._physical(x), self.theta, data))(x)
+        return jax.grad(lambda x: self._log_likelihood(program, x, self.theta, data))(x)
 
     def simulate(self, key: Key, x: Field, changed: Theta) -> dict[str, Array]:
         """Data of each observed site, with some parameters `changed`."""
@@ -69,7 +79,10 @@ class ProgramLikelihood(AbstractLikelihood):
     def log_joint(self, x: Field, theta: Theta, names: tuple[str, ...], data: Mapping[str, Array] | None) -> Scalar:
         """log p(y | x, theta) + log p(the parameters `names` | the others), the data replaced where given."""
         program = self._bound()
-        return program.log_likelihood(self._physical(x), theta, data) + program.log_prior(theta, names)
+        return self._log_likelihood(program, x, theta, data) + program.log_prior(theta, names)
+
+    def _log_likelihood(self, program: Program, x: Field, theta: Theta, data: Mapping[str, Array] | None) -> Scalar:
+        return program.log_likelihood(self._physical(x), theta, data, self.rounded)
 
     def draw_theta(self, key: Key) -> Theta:
         """The unknown parameters from their prior."""

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from bayesdownscale._types import Key
 
@@ -51,7 +51,7 @@ class NoiseLevels(eqx.Module):
         if first(1.0) >= LONGEST:
             shrinkage = 1.0
         elif first(SHRINKAGE) > LONGEST:
-            shrinkage = float(brentq(lambda r: first(r) - LONGEST, 1.0, SHRINKAGE))
+            shrinkage = root_scalar(lambda r: first(r) - LONGEST, bracket=(1.0, SHRINKAGE)).root
         fallen = np.concatenate([[0.0], np.cumsum(shares(shrinkage))])
         return self.sigma_max ** (1 - fallen) * self.sigma_min**fallen
 

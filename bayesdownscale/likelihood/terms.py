@@ -1,0 +1,36 @@
+"""What stands inside an observed site's distribution: its base, where it is observed, and Normal noise as numbers."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool
+
+
+class GaussianTerm(NamedTuple):
+    """One observed Normal site: `residual` = y - mean and `variance`, where observed; zero residual and infinite
+    variance where missing. Same shape, physical units."""
+
+    residual: Array
+    variance: Array
+
+
+def unwrapped(fn: Any, shape: tuple[int, ...]) -> tuple[Any, Bool[Array, "..."]]:
+    """The distribution inside masks, `to_event` and `expand`, and where data of `shape` count."""
+    mask = jnp.ones(shape, bool)
+    while isinstance(fn, dist.MaskedDistribution | dist.Independent | dist.ExpandedDistribution):
+        if isinstance(fn, dist.MaskedDistribution):
+            given = jnp.asarray(fn._mask)
+            mask = mask & given.reshape(given.shape + (1,) * (len(shape) - given.ndim))
+        fn = fn.base_dist
+    return fn, mask
+
+
+def gaussian_term(fn: Any, value: Any) -> GaussianTerm | None:
+    """A site with Normal noise; None for another."""
+    fn, mask = unwrapped(fn, jnp.shape(value))
+    if not isinstance(fn, dist.Normal):
+        return None
+    residual = jnp.asarray(value) - jnp.asarray(fn.loc)
+    variance = jnp.broadcast_to(jnp.square(jnp.asarray(fn.scale)), residual.shape)
+    return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))
