@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bayesdownscale.data.grid import Coords, Grid, Variable
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import to_cf, write_atomic
+    from bayesdownscale.demo import gaussian_example
     from bayesdownscale.diagnostics.report import report
     from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
     from bayesdownscale.likelihood.hurdle import Hurdle
@@ -63,6 +64,7 @@ _HOME = {
     "data.grid": ("Coords", "Grid", "Variable"),
     "data.read": ("open_fields",),
     "data.write": ("to_cf", "write_atomic"),
+    "demo": ("gaussian_example",),
     "diagnostics.report": ("report",),
     "likelihood.extremes": ("GEV", "GeneralizedPareto"),
     "likelihood.hurdle": ("Hurdle",),

@@ -17,7 +17,6 @@ import numpy as np
 from numpyro.infer import Predictive
 
 import bayesdownscale as bd
-from bayesdownscale.demo import gaussian_example
 from bayesdownscale.recipes import find_recipe, load_recipe
 
 out = Path(os.environ.get("TUTORIAL_OUT", "tutorial_03"))
@@ -33,7 +32,7 @@ out.mkdir(exist_ok=True)
 # length 150 km, memory 6 h. The coarse model reports means over 1 x 1 degree every hour: 24 values.
 
 # %%
-prior, H, coords = gaussian_example()
+prior, H, coords = bd.gaussian_example()
 
 # %% [markdown]
 # ## Three data sets
