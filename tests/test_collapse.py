@@ -59,6 +59,7 @@ def test_a_parameter_that_is_not_there_is_refused(setting):
         bd.GuidedSDE(biased, steps=4, collapse=("slope",)).run(jax.random.key(0), prior, H, y=coarse, draws=1)
 
 
+@pytest.mark.slow
 def test_gibbs_finds_the_bias(setting):
     """Mean and spread of the offset against the exact posterior on a grid of sigma: within 0.3 of its standard
     deviation and 25 %, four standard errors of 256 nearly independent draws. Three sweeps that are not collapsed are

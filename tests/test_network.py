@@ -183,9 +183,7 @@ class TestConvolution:
 
     @staticmethod
     def plain(x, kernel):
-        out = lax.conv_general_dilated(
-            x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        out = lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return out[0]
 
     @pytest.mark.parametrize("mapped", [None, "images", "kernels"])

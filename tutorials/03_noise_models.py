@@ -120,9 +120,10 @@ for axes, kind in zip(panels, data, strict=True):
         shown = max(value, -25.0)
         axes.errorbar(shown, row, xerr=2 * error, fmt="o" if shown == value else "<", color="#0072B2", capsize=3)
         axes.annotate(f"{value:.1f}", (shown, row), (0, 7), textcoords="offset points", ha="center", fontsize=8)
-    axes.set(title=f"data: {kind}", xlabel="log evidence below the best [nats], ± 2 s.e.", xlim=(-29, 3))
+    axes.set(title=f"data: {kind}", xlim=(-29, 3))
     axes.grid(axis="x", color="0.9")
 panels[0].set(yticks=range(4), yticklabels=list(models), ylim=(3.5, -0.7))
+figure.supxlabel("log evidence below the best of the four [nats], ± 2 standard errors", fontsize=10)
 figure.savefig(out / "evidence.png", dpi=110)
 
 # %% [markdown]
@@ -139,7 +140,8 @@ figure.savefig(out / "evidence.png", dpi=110)
 
 # %%
 def lag_one(r):
-    return (r[:, 1:] * r[:, :-1]).mean((1, 2, 3, 4)) / (r**2).mean((1, 2, 3, 4))
+    mean = lambda a: a.mean((1, 2, 3, 4))
+    return mean(r[:, 1:] * r[:, :-1]) / np.sqrt(mean(r[:, 1:] ** 2) * mean(r[:, :-1] ** 2))
 
 
 checks = {
