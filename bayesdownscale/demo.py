@@ -59,7 +59,7 @@ def gaussian_example(times: int = 6, step_h: int = 1, cells: int = 8) -> tuple[G
     in_time = np.exp(-np.abs(hours[:, None] - hours) / 6.0)
     field = GaussianField.separable(in_time, matern(grid.distances_km(), 150.0, 1.5), (1, *grid.shape))
     mean = jnp.zeros((5, 1, *grid.shape)).at[0].set(280.0)
-    levels = NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    levels = NoiseLevels.covering(float(jnp.sqrt(field.variances.max())))
     when = np.datetime64("2020-03-01T00", "ns") + np.timedelta64(1, "h") * hours
     fine = Coords(when, (Variable("t2m", "K", "air_temperature"),), grid)
     prior = GaussianPrior(field, Standardisation(mean, jnp.asarray([1.5])), levels, fine)

@@ -73,7 +73,7 @@ def problem() -> tuple[bd.GaussianPrior, bd.LinearOperator]:
     dt = np.abs(np.arange(TIMES)[:, None] - np.arange(TIMES))
     cov_space = bd.matern(grid.distances_km(), 120.0, 1.5)
     field = bd.GaussianField.separable(np.exp(-dt / 5), cov_space, (1, LAT, LON))
-    levels = bd.NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    levels = bd.NoiseLevels.covering(float(jnp.sqrt(field.variances.max())))
     standard = bd.Standardisation(jnp.zeros((5, 1, LAT, LON)), jnp.ones(1))
     prior = bd.GaussianPrior(field, standard, levels, bd.Coords(times, (bd.Variable("anomaly", "1"),), grid))
     return prior, bd.area_mean(grid, grid.coarsen(BLOCK)) @ bd.snapshots(times, times[::EVERY])

@@ -161,7 +161,7 @@ def row(method: str, solver: str, sd: float, ratios: list[float], cost: Cost) ->
 def small(sd: float, settings: list[tuple[str, str, int]], keys: int, n: int = 4096) -> list[dict]:
     """Every (method, solver, steps) at one noise level on the small problem."""
     field = problem()
-    levels = NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    levels = NoiseLevels.covering(float(jnp.sqrt(field.variances.max())))
     denoiser = MeasuredDenoiser.measure(field, levels)
     rows = []
     for method, solver, steps in settings:
@@ -207,7 +207,7 @@ def space_time(sd: float, settings: list[tuple[str, str, int]], keys: int, n: in
     place = np.stack(np.meshgrid(np.arange(32), np.arange(32), indexing="ij"), -1).reshape(-1, 2)
     distance = np.linalg.norm(place[:, None] - place[None], axis=-1)
     field = GaussianField.separable(np.exp(-dt / 8), np.exp(-distance / 8), (1, 32, 32))
-    levels = NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    levels = NoiseLevels.covering(float(jnp.sqrt(field.variances.max())))
     denoiser = MeasuredDenoiser.measure(field, levels)
     rows = []
     for method, solver, steps in settings:

@@ -51,7 +51,7 @@ def main(as_json: bool, quick: bool, n: int) -> None:
             denoiser = guidances[name](prior.denoiser, likelihood)
             sigmas = prior.levels.levels(STEPS)
             x, _ = bd.reverse_sample(k_draw, denoiser, prior.context, sigmas, prior.coords.shape)
-            return sigma, ~jnp.all(jnp.isfinite(x)), jnp.max(jnp.abs(x))
+            return ~jnp.all(jnp.isfinite(x)), jnp.max(jnp.abs(x))
 
         return jax.vmap(draw)(keys)
 
@@ -61,7 +61,7 @@ def main(as_json: bool, quick: bool, n: int) -> None:
         began, bad, largest, done = time.monotonic(), 0, 0.0, 0
         for start in range(0, share, BATCH):
             keys = jax.random.split(jax.random.fold_in(jax.random.key(1), start), BATCH)
-            _, wrong, size = draw_batch(name, prior, keys)
+            wrong, size = draw_batch(name, prior, keys)
             bad, largest, done = bad + int(wrong.sum()), max(largest, float(np.nanmax(size))), done + BATCH
             if start % (50 * BATCH) == 0:
                 print(f"  {name} {done} drawn, {bad} not finite, {time.monotonic() - began:.0f} s", flush=True)

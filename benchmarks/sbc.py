@@ -59,7 +59,7 @@ def problem(model: str) -> tuple[bd.GaussianPrior, bd.LinearOperator, dict[str, 
     dt = np.abs(np.arange(3)[:, None] - np.arange(3))
     space = np.kron(np.eye(len(names)), bd.matern(grid.distances_km(), 60.0, 1.5))
     field = bd.GaussianField.separable(np.exp(-dt / 4), space, (len(names), 4, 4))
-    levels = bd.NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    levels = bd.NoiseLevels.covering(float(jnp.sqrt(field.variances.max())))
     mean = jnp.zeros((5, len(names), 4, 4)).at[0].set(2.0 if wind else -0.2 if rain else 0.0)
     variables = tuple(bd.Variable(name, "m s-1" if wind else "1") for name in names)
     coords = bd.Coords(times, variables, grid)

@@ -57,7 +57,7 @@ def _gaussian_prior(variables, means, scales, n_times, n=8) -> bd.GaussianPrior:
     space = np.kron(np.eye(n_var), bd.matern(grid.distances_km(), 120.0, 1.5))
     field = bd.GaussianField.separable(np.exp(-dt / 4), space, (n_var, n, n))
     mean = jnp.zeros((5, n_var, n, n)).at[0].set(jnp.asarray(means)[:, None, None])
-    levels = bd.NoiseLevels(0.02, 4 * float(jnp.sqrt(field.variances.max())))
+    levels = bd.NoiseLevels.covering(float(jnp.sqrt(field.variances.max())))
     coords = bd.Coords(times, tuple(variables), grid)
     return bd.GaussianPrior(field, bd.Standardisation(mean, jnp.asarray(scales)), levels, coords)
 

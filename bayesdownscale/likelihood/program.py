@@ -211,15 +211,17 @@ class Program:
     def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
         """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
         sites = self._sites(x, self._complete(theta))
-        terms = {name: gaussian_term(sites[name]["fn"], sites[name]["value"]) for name in self.observed}
-        for name, term in terms.items():
-            if term is None:
-                got = type(unwrapped(sites[name]["fn"], jnp.shape(sites[name]["value"]))[0]).__name__
+        terms = []
+        for name in self.observed:
+            value = sites[name]["value"]
+            base, mask = unwrapped(sites[name]["fn"], jnp.shape(value))
+            if not isinstance(base, dist.Normal):
                 raise ProgramError(
-                    f"site {name!r}: this guidance method needs Normal noise, got {got}; "
+                    f"site {name!r}: this guidance method needs Normal noise, got {type(base).__name__}; "
                     "use moment matching, which takes any differentiable likelihood"
                 )
-        return [term for term in terms.values() if term is not None]
+            terms.append(gaussian_term(base, mask, value))
+        return terms
 
     def given_field(self, x: Field) -> Callable:
         """The program of the unknown parameters given the field: what NUTS needs to draw p(theta | x, y)."""

@@ -26,11 +26,8 @@ def unwrapped(fn: Any, shape: tuple[int, ...]) -> tuple[Any, Bool[Array, "..."]]
     return fn, mask
 
 
-def gaussian_term(fn: Any, value: Any) -> GaussianTerm | None:
-    """A site with Normal noise; None for another."""
-    fn, mask = unwrapped(fn, jnp.shape(value))
-    if not isinstance(fn, dist.Normal):
-        return None
-    residual = jnp.asarray(value) - jnp.asarray(fn.loc)
-    variance = jnp.broadcast_to(jnp.square(jnp.asarray(fn.scale)), residual.shape)
+def gaussian_term(normal: dist.Normal, mask: Bool[Array, "..."], value: Any) -> GaussianTerm:
+    """The data `value` under `normal`, where `mask` says that they are observed."""
+    residual = jnp.asarray(value) - jnp.asarray(normal.loc)
+    variance = jnp.broadcast_to(jnp.square(jnp.asarray(normal.scale)), residual.shape)
     return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))

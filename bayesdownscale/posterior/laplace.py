@@ -46,8 +46,10 @@ def laplace_step(
 
     by Newton steps in u, each a Krylov solve; one step is exact where l is quadratic. Where it is not, the step is
     shortened until it no longer passes the mode along its line, and another is made from there while fewer than
-    `iterations` products with V have been taken. `tolerance` is relative.
+    `iterations` products with V have been taken. `tolerance` is relative. Kinks of l
+    are rounded (`AbstractLikelihood.smooth`).
     """
+    likelihood = likelihood.smooth()
 
     def newton(s: _Newton) -> _Newton:
         gradient, hessian = jax.linearize(jax.grad(likelihood), mean + s.shift)

@@ -35,6 +35,7 @@ def mode_to_mean(
     Fisher information. Its key comes from the bits of x_sigma, so that D_y stays a function of x_sigma alone while
     the error of one pair differs from draw to draw and averages out.
     """
+    likelihood = likelihood.smooth()
     covariance = lambda v: denoiser.covariance(v, sigma)
     gradient = jax.grad(likelihood)
 

@@ -32,6 +32,12 @@ class NoiseLevels(eqx.Module):
                 "noise levels are standard deviations in standardised units"
             )
 
+    @staticmethod
+    def covering(largest: float) -> "NoiseLevels":
+        """From 0.02 to 4 times `largest`, the standard deviation along the most variable direction: a factor of 4
+        loses 0.3 % of that direction's variance in draws."""
+        return NoiseLevels(0.02, 4 * largest)
+
     def levels(self, steps: int) -> np.ndarray:
         """`steps` levels from sigma_max down to sigma_min: float64, (steps,).
 

@@ -96,7 +96,7 @@ def train_prior(
     spans = [slice(a, b) for a, b in pairwise(edges)]
     gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, n_modes=n_modes)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
-    levels = NoiseLevels(0.02, 4.0 * largest)  # a factor 4 loses 0.3 % of the largest variance in draws
+    levels = NoiseLevels.covering(largest)
     channels = static_channels(standardisation, fields.grid, statics)
     n_in, n_out = DiffusionDenoiser.n_channels(gaussian, channels.shape[-1])
     net = UNet(n_in, n_out, network, key=jax.random.key(training.seed))

@@ -35,7 +35,6 @@ class FixedCovariance(AbstractGuidance):
         mean, cost = self.denoiser.evaluate(x_sigma, sigma, context)
         covariance = lambda v: self.denoiser.covariance(v, sigma)
         settings = self.iterations, self.tolerance
-        likelihood = self.likelihood.smooth()
-        step = laplace_step(likelihood, mean, covariance, *settings)
-        guided = mode_to_mean(likelihood, self.denoiser, sigma, x_sigma, mean + step.shift, step, *settings)
+        step = laplace_step(self.likelihood, mean, covariance, *settings)
+        guided = mode_to_mean(self.likelihood, self.denoiser, sigma, x_sigma, mean + step.shift, step, *settings)
         return Twist(mean, guided, step.log_weight, cost)

@@ -34,11 +34,10 @@ class MomentMatching(AbstractGuidance):
         evaluate = lambda x: self.denoiser.evaluate(x, sigma, context)
         mean, vjp, cost = jax.vjp(evaluate, x_sigma, has_aux=True)
         covariance = lambda v: sigma**2 * vjp(v)[0]
-        likelihood = self.likelihood.smooth()
-        step = laplace_step(likelihood, mean, covariance, self.iterations, self.tolerance)
+        step = laplace_step(self.likelihood, mean, covariance, self.iterations, self.tolerance)
         guided = mean + step.shift
         if isinstance(self.denoiser, AbstractSpreadDenoiser):
             settings = MEAN_ITERATIONS, self.tolerance
-            guided = mode_to_mean(likelihood, self.denoiser, sigma, x_sigma, guided, step, *settings)
+            guided = mode_to_mean(self.likelihood, self.denoiser, sigma, x_sigma, guided, step, *settings)
         cost = cost + Cost.of(products=step.products, iterations=step.products)
         return Twist(mean, guided, step.log_weight, cost)

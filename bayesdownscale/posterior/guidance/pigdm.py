@@ -30,6 +30,6 @@ class PiGDM(AbstractGuidance):
         evaluate = lambda x: self.denoiser.evaluate(x, sigma, context)
         mean, vjp, cost = jax.vjp(evaluate, x_sigma, has_aux=True)
         variance = sigma**2 / (1 + sigma**2)
-        step = laplace_step(self.likelihood.smooth(), mean, lambda v: variance * v, self.iterations, self.tolerance)
+        step = laplace_step(self.likelihood, mean, lambda v: variance * v, self.iterations, self.tolerance)
         cost = cost + Cost.of(products=1, iterations=step.products)
         return Twist(mean, mean + sigma**2 * vjp(step.u)[0], step.log_weight, cost)
