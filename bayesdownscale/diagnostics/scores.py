@@ -9,13 +9,13 @@ members takes each of its M + 1 values with probability 1 / (M + 1). PIT and cov
 are exact for every M.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 import scoringrules
 import xarray as xr
 
-_BLOCK = 2**22  # numbers in memory at once, in double precision
+from bayesdownscale.diagnostics.blocks import by_cell
 
 
 def crps(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
@@ -28,13 +28,17 @@ def crps(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     **Returns:** (...) in the units of the ensemble; it may be slightly negative, as unbiased estimates are.
     """
     _at_least_two(ensemble)
-    # CRPS does not change when both are shifted: differences keep the digits of float32 fields.
-    out = _by_cell(_fair_crps, ensemble, truth)
+    out = by_cell(fair_crps, ensemble, truth)
     return out.where(truth.notnull()).rename("crps").assign_attrs(long_name="CRPS", units=_units(ensemble))
 
 
-def _fair_crps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return scoringrules.crps_ensemble(np.zeros_like(y), x - y, m_axis=0, estimator="pwm", backend="numpy")
+def fair_crps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The score of members `x` (M, n) at `y` (n,), both float32 or float64: float64 (n,)."""
+    difference = (x - y).astype(x.dtype)  # which the score alone depends on, and whose digits float32 fields still have
+    in_order = np.sort(difference, axis=0).astype(np.float64)
+    zero = np.zeros(y.shape)
+    options = {"m_axis": 0, "estimator": "pwm", "sorted_ensemble": True, "backend": "numpy"}
+    return scoringrules.crps_ensemble(zero, in_order, **options)
 
 
 def mae(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
@@ -55,8 +59,7 @@ def ensemble_mean(ensemble: xr.DataArray) -> xr.DataArray:
 def variance(ensemble: xr.DataArray) -> xr.DataArray:
     """Unbiased variance (...) of the members (draw, ...), in double precision; squared units."""
     _at_least_two(ensemble)
-    like = ensemble.isel(draw=0, drop=True)
-    return _by_cell(lambda x, _: x.var(axis=0, ddof=1), ensemble, like)
+    return by_cell(lambda x: x.var(axis=0, ddof=1, dtype=np.float64), ensemble)
 
 
 def spread(ensemble: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
@@ -113,8 +116,8 @@ def pit(ensemble: xr.DataArray, truth: xr.DataArray, key: int) -> xr.DataArray:
 def pit_interval(ensemble: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """The two ends of the PIT of each cell: members below, and members not above plus one, over M + 1."""
     members, known = _size(ensemble), truth.notnull()
-    below = _by_cell(lambda x, y: np.sum(x < y, axis=0), ensemble, truth)
-    not_above = _by_cell(lambda x, y: np.sum(x <= y, axis=0), ensemble, truth)
+    count = lambda x, y: (np.sum(x < y, axis=0), np.sum(x <= y, axis=0))
+    below, not_above = by_cell(count, ensemble, truth)
     low, high = below / (members + 1), (not_above + 1) / (members + 1)
     return low.where(known), high.where(known)
 
@@ -135,26 +138,6 @@ def area_weights(lat: xr.DataArray) -> xr.DataArray:
 def _difference(forecast: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     forecast, truth = xr.align(forecast, truth, join="exact")
     return forecast.astype(np.float64) - truth.astype(np.float64)
-
-
-def _by_cell(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray], ensemble: xr.DataArray, truth: xr.DataArray
-) -> xr.DataArray:
-    """`function` of members (M, cells) and truth (cells,) in double precision, a block of cells at a time."""
-    ensemble, truth = xr.align(ensemble, truth, join="exact", exclude=["draw"])
-    if set(ensemble.dims) != {"draw", *truth.dims}:
-        raise ValueError(
-            f"expected an ensemble with the dimension draw and those of the truth, got {ensemble.dims} and "
-            f"{truth.dims}; rename or select"
-        )
-    members = ensemble.transpose("draw", *truth.dims).values.reshape(ensemble.sizes["draw"], -1)
-    flat = truth.values.ravel()
-    size = max(1, _BLOCK // len(members))
-    blocks = [
-        function(members[:, start : start + size].astype(np.float64), flat[start : start + size].astype(np.float64))
-        for start in range(0, flat.size, size)
-    ]
-    return truth.copy(data=np.concatenate(blocks).reshape(truth.shape)).drop_attrs()
 
 
 def _size(ensemble: xr.DataArray) -> int:
