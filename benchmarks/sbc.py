@@ -48,7 +48,10 @@ RECIPES: dict[str, dict[str, Any]] = {  # settings; how many keys and draws a ke
     "flow_nuts": {"draws": 4 * DRAWS, "warmup": 100, "steps": 16, "depth": 5},
     "joint_gibbs": {"draws": DRAWS, "warmup": 50, "thin": 4, "steps": 32},
 }
-SLOW = {("correlated_noise", "noise_denoise_mh"): {"thin": 400}}  # the chains that need more
+SLOW = {  # the chains that need more
+    ("correlated_noise", "noise_denoise_mh"): {"thin": 400},
+    ("wind_speed", "noise_denoise_mh"): {"thin": 400},
+}
 JOINT = ("flow_nuts", "joint_gibbs")
 APPROXIMATE = ("guided_sde", "joint_gibbs")
 
