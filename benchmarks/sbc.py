@@ -153,10 +153,10 @@ def calibration(model: str, recipe: str, n: int) -> list[dict]:
     rows = [{"model": model, "recipe": recipe, **row} for row in uniformity(ranks, DRAWS)]
     seconds = time.monotonic() - began
     worst = min(rows, key=lambda row: row["p"])
+    kernel, mean = "approximate" if recipe in APPROXIMATE else "exact", np.mean([row["D"] for row in rows])
     print(
-        f"{model:<17} {recipe:<17} {'approximate' if recipe in APPROXIMATE else 'exact':<12} {worst['D']:.3f} "
-        f"{worst['p']:8.4f}  {worst['quantity']:<16} {worst['outer']:5.2f}  {np.mean([row['D'] for row in rows]):.3f}  {len(rows):2d} "
-        f"{seconds:7.0f}",
+        f"{model:<17} {recipe:<17} {kernel:<12} {worst['D']:.3f} {worst['p']:8.4f}  {worst['quantity']:<16} "
+        f"{worst['outer']:5.2f}  {mean:.3f}  {len(rows):2d} {seconds:7.0f}",
         flush=True,
     )
     return rows
@@ -172,7 +172,7 @@ def main(as_json: bool, quick: bool, models: tuple[str, ...], recipes: tuple[str
     """Ranks of the truth among posterior draws, for every program and recipe."""
     if quick:
         models, recipes, n = ("area_mean",), ("exact_gaussian", "guided_sde"), 100
-    print("program           recipe            kernel       largest D     p  of               outer  mean D   n seconds")
+    print("program           recipe            kernel       largest D     p  of               outer mean D   n seconds")
     rows = []
     for recipe in recipes or RECIPES:
         for model in models or FIXED:

@@ -8,9 +8,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from problems import SIGMA, known_noise, load_program, small_data, small_prior
+from scipy.stats import norm
 
 import bayesdownscale as bd
+from bayesdownscale.posterior.result import Posterior
 
 KEY = jax.random.key(7)
 
@@ -120,6 +123,32 @@ def test_datatree_is_labelled_and_arviz_reads_it(setting, guided):
     assert prior.variables[0].name in tree["posterior"]
 
 
+def test_posterior_and_datatree_convert_both_ways(guided, tmp_path):
+    tree = guided[1].to_datatree()
+    back = Posterior.from_datatree(tree)
+    np.testing.assert_array_equal(back.fields, guided[1].fields)
+    assert back.get_samples().keys() == guided[1].get_samples().keys()
+    assert back.attrs == guided[1].attrs
+    assert back.to_datatree().identical(tree)
+    bd.write_atomic(tree, tmp_path / "posterior.zarr")
+    again = Posterior.from_datatree(xr.open_datatree(tmp_path / "posterior.zarr", engine="zarr", consolidated=False))
+    np.testing.assert_array_equal(again.fields, guided[1].fields)
+    np.testing.assert_array_equal(again.observed["coarse"], guided[1].observed["coarse"])
+    assert again.labels[0].times.tolist() == guided[1].labels[0].times.tolist()
+    with pytest.raises(bd.DataError, match="expected fields"):
+        Posterior.from_datatree(xr.DataTree.from_dict({"/posterior": xr.Dataset()}))
+
+
+def test_pointwise_densities_are_those_of_the_data(setting, guided):
+    _, H, coarse, _ = setting
+    tree = guided[1].to_datatree()
+    density = tree["log_likelihood"]["coarse"]
+    assert density.dims == ("chain", "draw", *tree["observed_data"]["coarse"].dims)
+    means = np.stack([np.asarray(H(jnp.asarray(x))) for x in guided[1].fields[:4]])
+    expected = norm.logpdf(coarse.values, means, SIGMA)
+    np.testing.assert_allclose(density.values[0, :4], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_missing_coarse_values_are_missing(setting):
     """NaN in y gives the posterior of the other values, not NaN and not zeros."""
     prior, H, coarse, _ = setting
@@ -136,6 +165,8 @@ def test_missing_coarse_values_are_missing(setting):
         bd.ExactGaussian(model).condition(prior, H, y=holes, sigma=SIGMA).mean(), same.mean(), atol=1e-4
     )
     assert np.isfinite(exact.stats["coarse_residual"]).all()
+    assert np.isnan(exact.log_likelihood["coarse"][:, 1]).all()
+    assert np.isfinite(exact.log_likelihood["coarse"][:, 0]).all()
     guided = bd.GuidedSDE(model, steps=8).run(KEY, prior, H, y=holes, sigma=SIGMA, draws=4)
     assert np.isfinite(guided.fields).all()
     assert np.isnan(guided.observed["coarse"][1]).all()

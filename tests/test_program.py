@@ -193,6 +193,28 @@ class TestGaussianTerms:
             read(student).gaussian_terms(X)
 
 
+class TestPointwise:
+    @pytest.mark.parametrize("likelihood", [normal, student, in_plates, scaled, with_deterministic])
+    def test_sums_to_the_log_likelihood(self, likelihood, read):
+        program = read(likelihood)
+        (density,) = program.pointwise(X).values()
+        assert density.shape == (3, 2)
+        np.testing.assert_allclose(density.sum(), program.log_likelihood(X), rtol=1e-5)
+
+    def test_missing_data_have_none(self, read):
+        (density,) = read(masked, GAPS).pointwise(X).values()
+        expected = stats.norm.logpdf(GAPS, HX, 0.5)
+        np.testing.assert_allclose(density, expected, rtol=1e-4, atol=1e-5)
+        assert np.isnan(density).sum() == np.isnan(GAPS).sum()
+
+    def test_joint_data_have_one(self, read):
+        def together(x, y):
+            numpyro.sample("coarse", dist.MultivariateNormal(H(x), 0.25 * jnp.eye(2)).to_event(1), obs=y)
+
+        (density,) = read(together).pointwise(X).values()
+        np.testing.assert_allclose(density, stats.norm.logpdf(Y, HX, 0.5).sum(1), rtol=1e-4)
+
+
 class TestAnotherBinding:
     def test_on_other_data(self, read):
         program = read(normal)

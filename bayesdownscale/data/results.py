@@ -31,9 +31,11 @@ def open_posterior(path: str | Path) -> xr.DataTree:
 
 
 def coords_of(tree: xr.DataTree) -> Coords:
-    """The labels of the fields in a posterior."""
-    posterior = tree["posterior"].to_dataset()
+    """The labels of the fields in a posterior; raises `DataError` where it holds none."""
+    posterior = tree["posterior"].to_dataset() if "posterior" in tree.children else xr.Dataset()
     fields = [v for v in posterior.data_vars.values() if {"time", "lat", "lon"} <= set(v.dims)]
+    if not fields:
+        raise DataError(f"expected fields (time, lat, lon) in a group 'posterior', got {sorted(tree.children)}")
     text = lambda v, name: str(v.attrs.get(name, ""))
     variables = [
         Variable(str(v.name), text(v, "units"), text(v, "standard_name"), text(v, "long_name")) for v in fields

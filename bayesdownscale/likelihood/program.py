@@ -15,7 +15,7 @@ from numpyro.primitives import Messenger
 
 from bayesdownscale._types import Field, Scalar
 from bayesdownscale.likelihood.kinks import smooth_log_prob
-from bayesdownscale.likelihood.terms import GaussianTerm, gaussian_term, unwrapped
+from bayesdownscale.likelihood.terms import GaussianTerm, gaussian_term, pointwise_log_prob, unwrapped
 
 Theta = Mapping[str, Any]  # numbers or arrays by site name
 
@@ -196,6 +196,13 @@ class Program:
             log_prob = smooth_log_prob(site["fn"], value) if smooth else jnp.sum(site["fn"].log_prob(value))
             total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
         return total
+
+    def pointwise(self, x: Field, theta: Theta | None = None) -> dict[str, Array]:
+        """The log-density of each datum of each observed site, NaN where masked: what leave-one-out needs."""
+        sites = self._sites(x, self._complete(theta))
+        scale = lambda site: 1.0 if site["scale"] is None else site["scale"]
+        density = lambda site: scale(site) * pointwise_log_prob(site["fn"], site["value"])
+        return {name: density(sites[name]) for name in self.observed}
 
     def log_prior(self, theta: Theta, names: Sequence[str]) -> Scalar:
         """The sum of the log-densities of the parameters `names`, given the others."""

@@ -1,4 +1,5 @@
-"""What stands inside an observed site's distribution: its base, where it is observed, and Normal noise as numbers."""
+"""What stands inside an observed site's distribution: its base, where it is observed, densities of single data, and
+Normal noise as numbers."""
 
 from typing import Any, NamedTuple
 
@@ -31,3 +32,12 @@ def gaussian_term(normal: dist.Normal, mask: Bool[Array, "..."], value: Any) -> 
     residual = jnp.asarray(value) - jnp.asarray(normal.loc)
     variance = jnp.broadcast_to(jnp.square(jnp.asarray(normal.scale)), residual.shape)
     return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))
+
+
+def pointwise_log_prob(fn: Any, value: Any) -> Array:
+    """The log-density of each datum under `fn`, in the shape of `value`, NaN where masked. Data that are jointly
+    distributed (a multivariate Normal) share one density: their dimensions are summed over."""
+    base, mask = unwrapped(fn, jnp.shape(value))
+    log_prob = base.log_prob(jnp.where(mask, value, base.support.feasible_like(jnp.asarray(value))))
+    joint = tuple(range(mask.ndim - base.event_dim, mask.ndim))
+    return jnp.where(jnp.any(mask, joint), log_prob, jnp.nan)

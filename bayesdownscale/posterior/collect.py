@@ -88,7 +88,7 @@ def collect(
     observed = program.observed_values()
     return Posterior(
         program.field, arrays["field"], part("theta") | fixed, part("stats"), observed, prior.coords, labels, attrs,
-        chains or 1,
+        chains or 1, part("log_likelihood"),
     )  # fmt: skip
 
 
@@ -110,10 +110,13 @@ def _draw_batch(
         arrays = draw(key)
         fields = arrays["field"]
         theta = {k.removeprefix("theta/"): v for k, v in arrays.items() if k.startswith("theta/")}
-        one = lambda x, theta: (coarse_residual(program, x, theta), ~finite((x, theta)))
-        mapped = jax.vmap(one) if fields.ndim == 5 else one
-        residual, diverging = mapped(fields, theta)
-        return {**arrays, "stats/coarse_residual": residual, "stats/diverging": diverging}
+
+        def of_one(x: Array, theta: Theta) -> dict[str, Array]:
+            pointwise = {f"log_likelihood/{name}": value for name, value in program.pointwise(x, theta).items()}
+            stats = {"coarse_residual": coarse_residual(program, x, theta), "diverging": ~finite((x, theta))}
+            return {f"stats/{name}": value for name, value in stats.items()} | pointwise
+
+        return arrays | (jax.vmap(of_one) if fields.ndim == 5 else of_one)(fields, theta)
 
     return jax.vmap(with_stats)(keys)
 

@@ -11,8 +11,10 @@ import numpy as np
 import xarray as xr
 
 from bayesdownscale.data.fields import Fields
-from bayesdownscale.data.grid import Coords
+from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.data.results import coords_of
 
+COARSE_DIMS = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
 PACKAGES = ("jax", "equinox", "diffrax", "numpyro")
 STATS = {
     "n_evaluations": ("evaluations of the prior's denoiser", "1"),
@@ -34,7 +36,8 @@ class Posterior:
     `field_name`: the field's site; `fields` (draw, time, variable, lat, lon) in physical units; `theta`: each
     (draw, ...); `stats`: each (draw,); `observed`: the data of each observed site; `labels`: the `Fields` that
     were given as data, for their coordinates; `attrs`: provenance; `chains`: in how many runs of the same length
-    the draws were made, one after the other.
+    the draws were made, one after the other; `log_likelihood`: the density of each datum of each observed site
+    (draw, ...), NaN where missing, for leave-one-out.
     """
 
     field_name: str
@@ -46,6 +49,7 @@ class Posterior:
     labels: list[Fields] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
     chains: int = 1
+    log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         bad = self.stats["diverging"]
@@ -68,7 +72,7 @@ class Posterior:
 
     def to_datatree(self, truth: Fields | None = None) -> xr.DataTree:
         """An ArviZ 1.x DataTree: `posterior` with one variable per physical variable (chain, draw, time, lat,
-        lon) and one per parameter, `sample_stats`, `observed_data`, and `truth` when it is known."""
+        lon) and one per parameter, `sample_stats`, `log_likelihood`, `observed_data`, and `truth` when it is known."""
         n = self.fields.shape[0]
         chain_draw = {"chain": np.arange(self.chains), "draw": np.arange(n // self.chains)}
         by_chain = lambda a: a.reshape(self.chains, n // self.chains, *a.shape[1:])
@@ -83,16 +87,45 @@ class Posterior:
             name: (("chain", "draw"), by_chain(value), dict(zip(("long_name", "units"), STATS[name], strict=True)))
             for name, value in self.stats.items()
         }
-        place = self.coords.to_xarray()
+        place, observed = self.coords.to_xarray(), self._observed_data()
         groups = {
-            "/": xr.Dataset(attrs={**self.attrs, "draws": n}),
+            "/": xr.Dataset(attrs={**self.attrs, "field_name": self.field_name, "draws": n}),
             "/posterior": xr.Dataset(posterior, {**chain_draw, **{n: place[n] for n in ("time", "lat", "lon")}}),
             "/sample_stats": xr.Dataset(stats, chain_draw),
-            "/observed_data": self._observed_data(),
+            "/observed_data": observed,
         }
+        if self.log_likelihood:
+            dims = lambda name, ndim: ("chain", "draw", *observed[name].dims[: ndim - 1])
+            densities = {n: (dims(n, v.ndim), by_chain(v)) for n, v in self.log_likelihood.items()}
+            groups["/log_likelihood"] = xr.Dataset(densities, chain_draw | dict(observed.coords))
         if truth is not None:
             groups["/truth"] = truth.to_dataset()
         return xr.DataTree.from_dict(groups)
+
+    @staticmethod
+    def from_datatree(tree: xr.DataTree) -> "Posterior":
+        """The draws in a tree that `to_datatree` made, or that was read from a file: its inverse. A truth stays
+        behind. **Raises** `DataError` where the tree holds no fields."""
+        coords, posterior = coords_of(tree), tree["posterior"].to_dataset()
+        attrs = {str(name): value for name, value in tree.attrs.items()}
+        names = [variable.name for variable in coords.variables]
+        group = lambda name: tree[name].to_dataset() if name in tree.children else xr.Dataset()
+        flat = lambda array: array.values.reshape(-1, *array.shape[2:])
+        by_site = lambda dataset: {str(name): flat(array) for name, array in dataset.data_vars.items()}
+        observed = group("observed_data")
+        attrs.pop("draws", None)
+        return Posterior(
+            field_name=attrs.pop("field_name", "weather"),
+            fields=np.stack([flat(posterior[name]) for name in names], axis=2),
+            theta=by_site(posterior.drop_vars(names)),
+            stats=by_site(group("sample_stats")),
+            observed={str(name): array.values for name, array in observed.data_vars.items()},
+            coords=coords,
+            labels=[labelled for array in observed.data_vars.values() if (labelled := _labelled(array))],
+            attrs=attrs,
+            chains=posterior.sizes["chain"],
+            log_likelihood=by_site(group("log_likelihood")),
+        )
 
     def _observed_data(self) -> xr.Dataset:
         data, coords = {}, {}
@@ -100,7 +133,7 @@ class Posterior:
             match = [f for f in self.labels if f.values.shape == value.shape]
             if match:
                 labels = match[0].coords
-                dims = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
+                dims = COARSE_DIMS
                 place = labels.to_xarray()
                 for axis in ("time", "lat", "lon"):
                     coords[f"{axis}_coarse"] = (f"{axis}_coarse", place[axis].values, place[axis].attrs)
@@ -110,6 +143,16 @@ class Posterior:
             else:
                 data[name] = (tuple(f"{name}_dim_{i}" for i in range(value.ndim)), value)
         return xr.Dataset(data, coords)
+
+
+def _labelled(site: xr.DataArray) -> Fields | None:
+    """The data of a site with their coordinates; None for one without."""
+    if site.dims != COARSE_DIMS or not set(COARSE_DIMS) <= set(site.coords):
+        return None
+    units = str(site.attrs.get("units", ""))
+    variables = tuple(Variable(str(name), units) for name in site["variable"].values)
+    grid = Grid(site["lat_coarse"].values, site["lon_coarse"].values)
+    return Fields(site.values, Coords(site["time_coarse"].values, variables, grid))
 
 
 def provenance(method: str, **settings: Any) -> dict[str, Any]:
