@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
+    from bayesdownscale.diagnostics.comparison import compare
+    from bayesdownscale.diagnostics.digest import digest
     from bayesdownscale.diagnostics.report import report
+    from bayesdownscale.diagnostics.sbc import sbc, uniformity
     from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
     from bayesdownscale.likelihood.hurdle import Hurdle
     from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
@@ -65,7 +68,10 @@ _HOME = {
     "data.read": ("open_fields",),
     "data.write": ("to_cf", "write_atomic"),
     "demo": ("gaussian_example",),
+    "diagnostics.comparison": ("compare",),
+    "diagnostics.digest": ("digest",),
     "diagnostics.report": ("report",),
+    "diagnostics.sbc": ("sbc", "uniformity"),
     "likelihood.extremes": ("GEV", "GeneralizedPareto"),
     "likelihood.hurdle": ("Hurdle",),
     "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "stations", "time_mean"),

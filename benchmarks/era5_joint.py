@@ -13,13 +13,11 @@ import time
 
 import click
 import jax
-import numpy as np
-from numpyro import handlers
 
 import bayesdownscale as bd
 from bayesdownscale.posterior.guided import guided_sampler
 from bayesdownscale.recipes import find_recipe, load_recipe
-from benchmarks.sbc import replicates, uniformity
+from benchmarks.sbc import as_rows, functionals
 
 DRAWS = 7
 
@@ -35,20 +33,15 @@ def main(as_json: bool, quick: bool, n: int) -> None:
     grid, times = prior.grid.coarsen(8), prior.times[::6]
     H = bd.area_mean(prior.grid, grid) @ bd.snapshots(prior.times, times)
     extra = {"coords": bd.Coords(times, prior.variables, grid), "length_km": 500.0}
-    with handlers.seed(rng_seed=0), handlers.trace() as trace:
-        model(prior, H, **extra)
-    program, _ = bd.read_model(model, (prior, H), {**extra, "y": trace["coarse"]["value"]})
     steps, sweeps, n = (8, 2, 4) if quick else (32, 4, n)
     settings = {"guidance": bd.FixedCovariance, "steps": steps, "sweeps": sweeps, "collapse": ("offset", "whitened")}
-    static = tuple(sorted(settings.items()))
-    began, ranks = time.monotonic(), []
-    for start in range(0, n, 4):  # in parts, so that it can be watched
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), start), 4)
-        arguments = (model, (prior, H), extra)
-        part = replicates(guided_sampler, static, program.abstract(), prior, arguments, {}, DRAWS, 2, keys)
-        ranks.append({name: np.asarray(rank) for name, rank in part.items()})
-        print(f"{start + 4:4d} of {n} replicates, {time.monotonic() - began:6.0f} s", flush=True)
-    rows = uniformity({name: np.concatenate([part[name] for part in ranks])[:n] for name in ranks[0]}, DRAWS)
+    began = time.monotonic()
+    tell = lambda done: print(f"{done:4d} of {n} replicates, {time.monotonic() - began:6.0f} s", flush=True)
+    result = bd.sbc(
+        jax.random.key(0), model, guided_sampler, prior, H, **extra,
+        replicates=n, draws=DRAWS, settings=settings, functionals=functionals, batch=2, on_batch=tell,
+    )  # fmt: skip
+    rows = as_rows(bd.uniformity(result))
     print("quantity            D       p")
     for row in rows:
         print(f"{row['quantity']:<16} {row['D']:.3f} {row['p']:7.3f}")

@@ -1,10 +1,9 @@
 """Simulation-based calibration of programs and recipes: `python -m benchmarks.sbc [--quick] [--json]`.
 
 For each program of models/ and each recipe of inference/ that takes it, on a Gaussian prior of 3 hours x 4 x 4 cells:
-draw parameters and field from their priors and data from the program, draw 31 times from the posterior by the
-recipe, and rank the truth among the draws (Talts et al. 2018, arXiv 1804.06788), 500 times. Ranked are each parameter
-(its mean over elements) and four functionals of the field: its mean at an observed and at an unobserved hour, one
-cell, and the range. Exact recipes give uniform ranks; of approximate ones the deviation is measured: D, the
+`bd.sbc` ranks truths among 31 posterior draws by the recipe, 500 times. Ranked are each parameter (its mean over
+elements), four functionals of the field (its mean at an observed and at an unobserved hour, one cell, and the range)
+and all together (TARP). Exact recipes give uniform ranks; of approximate ones the deviation is measured: D, the
 Kolmogorov-Smirnov distance of the ranks from uniform (0.061 is its 5 % point for 500), its p-value, and the share of
 ranks in the two outer eighths, 0.25 if uniform (sd 0.02): more where draws are too narrow, which is also what draws of
 one chain are that is not yet independent of its last (so `thin`), less where they are too wide. Recipes that draw the
@@ -13,16 +12,13 @@ field only have all parameters fixed.
 
 import json
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro import handlers
-from scipy.stats import kstest
+import xarray as xr
 
 import bayesdownscale as bd
 from bayesdownscale.recipes import find_recipe, load_recipe
@@ -83,6 +79,13 @@ def problem(model: str) -> tuple[bd.GaussianPrior, bd.LinearOperator, dict[str, 
     return prior, bd.area_mean(grid, coarse) @ in_time, extra
 
 
+def as_rows(judged: xr.Dataset) -> list[dict]:
+    """A row for each quantity."""
+    value = lambda name, quantity: float(judged[name].sel(quantity=quantity))
+    quantities = judged["quantity"].values
+    return [{"quantity": str(q)} | {name: value(name, q) for name in ("D", "p", "outer")} for q in quantities]
+
+
 def functionals(fields: jax.Array) -> dict[str, jax.Array]:
     """Of fields (..., time, variable, lat, lon)."""
     return {
@@ -93,64 +96,19 @@ def functionals(fields: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-@eqx.filter_jit
-def replicates(build, settings, abstract, prior, program_args, given, draws, batch, keys):
-    """Ranks of each quantity, (replicate,), among `draws` draws; `batch` replicates at once."""
-    model, args, kwargs = program_args
-
-    def one(key):
-        k_truth, k_post = jax.random.split(key)
-        truth = handlers.trace(handlers.seed(model, k_truth)).get_trace(*args, **kwargs, **given)
-        data = {"y": truth["coarse"]["value"]}
-        if "stations" in truth:
-            data["z"] = truth["stations"]["value"]
-        program = abstract.bind((args, {**kwargs, **given, **data}))
-        draw = build(program, prior, **dict(settings))
-        if "draws" in dict(settings):
-            drawn = draw(k_post)
-        else:
-            drawn = jax.vmap(draw)(jax.random.split(k_post, draws))
-        thin = drawn["field"].shape[0] // draws
-        drawn = {k: v[thin - 1 :: thin] for k, v in drawn.items()}
-        pairs = {k: (v, functionals(truth["weather"]["value"])[k]) for k, v in functionals(drawn["field"]).items()}
-        for name in program.latents:
-            flat = drawn[f"theta/{name}"].reshape(draws, -1).mean(1)
-            pairs[name] = flat, jnp.mean(truth[name]["value"])
-        return {k: jnp.sum(values < value) for k, (values, value) in pairs.items()}
-
-    return jax.lax.map(one, keys, batch_size=min(len(keys), batch))
-
-
-def uniformity(ranks: Mapping[str, jax.Array | np.ndarray], draws: int) -> list[dict]:
-    """Of each quantity's ranks among `draws` draws, ties broken at random: Kolmogorov-Smirnov distance from uniform,
-    its p-value and the share in the outer quarter."""
-    rows = []
-    for name, rank in ranks.items():
-        jitter = np.random.default_rng(0).uniform(size=len(rank))
-        u = (np.asarray(rank) + jitter) / (draws + 1)
-        test = kstest(u, "uniform")
-        outer = float(np.mean(np.abs(u - 0.5) > 0.375))
-        rows.append({"quantity": name, "D": float(test.statistic), "p": float(test.pvalue), "outer": outer})
-    return rows
-
-
 def calibration(model: str, recipe: str, n: int) -> list[dict]:
     """A row for each quantity."""
     prior, H, extra = problem(model)
     function = load_recipe(find_recipe("models", model)).model
-    build: Callable = load_recipe(find_recipe("inference", recipe)).sampler
-    joint = recipe in JOINT
-    given = {} if joint else FIXED[model]
-    with handlers.seed(rng_seed=0), handlers.trace() as trace:
-        function(prior, H, **extra, **given)
-    data = {"y": trace["coarse"]["value"]} | ({"z": trace["stations"]["value"]} if "stations" in trace else {})
-    program, _ = bd.read_model(function, (prior, H), {**extra, **given, **data})
-    settings = tuple(sorted((RECIPES[recipe] | SLOW.get((model, recipe), {})).items()))
-    keys = jax.random.split(jax.random.key(0), n)
+    sampler = load_recipe(find_recipe("inference", recipe)).sampler
+    given = {} if recipe in JOINT else FIXED[model]
+    settings = RECIPES[recipe] | SLOW.get((model, recipe), {})
     began = time.monotonic()
-    arguments = (function, (prior, H), extra)
-    ranks = replicates(build, settings, program.abstract(), prior, arguments, given, DRAWS, 250, keys)
-    rows = [{"model": model, "recipe": recipe, **row} for row in uniformity(ranks, DRAWS)]
+    result = bd.sbc(
+        jax.random.key(0), function, sampler, prior, H, **extra, **given,
+        replicates=n, draws=DRAWS, settings=settings, functionals=functionals, batch=250,
+    )  # fmt: skip
+    rows = [{"model": model, "recipe": recipe, **row} for row in as_rows(bd.uniformity(result))]
     seconds = time.monotonic() - began
     worst = min(rows, key=lambda row: row["p"])
     kernel, mean = "approximate" if recipe in APPROXIMATE else "exact", np.mean([row["D"] for row in rows])

@@ -21,7 +21,7 @@ ARROWS = {  # sub-package: those that it may import
     "prior": {"data"},
     "likelihood": {"data"},
     "posterior": {"data", "prior", "likelihood"},
-    "diagnostics": {"data"},
+    "diagnostics": {"data", "prior", "likelihood", "posterior"},
     "ensemble": {"data", "prior", "likelihood", "posterior"},
 }
 HEAVY = {"arviz", "diffrax", "equinox", "jax", "matplotlib", "numpyro", "scipy", "xarray"}

@@ -13,14 +13,15 @@ from bayesdownscale.data.grid import Coords, Grid, Variable
 
 
 def open_posterior(path: str | Path) -> xr.DataTree:
-    """The DataTree of a posterior written by this package (.zarr or .nc); raises `DataError` for anything else."""
+    """The DataTree of a posterior written by this package (.zarr or .nc), lazily: fields are read when they are used,
+    in parts. Raises `DataError` for anything else."""
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: expected a posterior, found no file there; check the path")
     engine = "zarr" if path.is_dir() else "netcdf4"
     options: dict[str, Any] = {"consolidated": False} if engine == "zarr" else {}
     try:
-        tree = xr.open_datatree(path, engine=engine, **options).load()
+        tree = xr.open_datatree(path, engine=engine, chunks={}, **options)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path}: expected a posterior written by bayesdownscale, could not read it ({error}); give such a file"

@@ -7,10 +7,13 @@ truth, with all its correlation, may do by chance (a Monte Carlo test: Besag & C
 633).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
+from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.scores import area_weights
 
 LEVELS = np.round(np.arange(0.0, 1.0001, 0.005), 3)
@@ -35,10 +38,11 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
     items = np.concatenate([[0], others])
     weight = np.repeat(area_weights(truth["lat"]).values[:, None], truth.sizes["lon"], axis=1)
     total, curves = 0.0, np.zeros((items.size, LEVELS.size))
-    for t in times:
+    ensemble = ensemble.transpose("draw", "time", "lat", "lon")
+    for t, members in _layers(ensemble, times):
         here = truth.isel(time=t).transpose("lat", "lon").values
         known = np.isfinite(here)
-        members = ensemble.isel(time=t).transpose("draw", "lat", "lon").values[:, known]
+        members = members[:, known]
         pool = np.concatenate([here[None, known].astype(members.dtype), members])
         if stand_ins:
             below = rankdata(pool, "min", axis=0).astype(int)[items] - 1
@@ -49,6 +53,16 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
             curves[i] += _distribution(below[i], ties[i], weight[known], n_pool)
         total += weight[known].sum()
     return xr.DataArray(curves / total, {"item": items, "pit": LEVELS}, ("item", "pit"), "pit_curve")
+
+
+def _layers(ensemble: xr.DataArray, times: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """The members (M, lat, lon) at each of `times`, read a block at a time."""
+    for part in blocks(ensemble):
+        span = part["time"]
+        wanted = [t for t in times if span.start <= t < span.stop]
+        if wanted:
+            block = ensemble.isel(part).values
+            yield from ((t, block[:, t - span.start]) for t in wanted)
 
 
 def _distribution(below: np.ndarray, ties: np.ndarray, weight: np.ndarray, n_pool: int) -> np.ndarray:

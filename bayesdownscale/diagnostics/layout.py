@@ -9,6 +9,7 @@ from bayesdownscale.data.errors import quoted
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Variable
 from bayesdownscale.data.units import convert
+from bayesdownscale.diagnostics.blocks import blocks
 
 FIELD_DIMS = ("time", "lat", "lon")
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
@@ -55,8 +56,8 @@ def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
             "make the tree with Posterior.to_datatree"
         )
     posterior = tree["posterior"].to_dataset()
-    stacked = {name: _stack_chains(posterior[name]) for name in field_names(tree)}
-    finite = np.all([np.isfinite(values.values).all(axis=(1, 2, 3)) for values in stacked.values()], axis=0)
+    stacked = {name: stack_chains(posterior[name]) for name in field_names(tree)}
+    finite = np.all([_finite(values) for values in stacked.values()], axis=0)
     if not finite.any():
         raise ValueError(f"expected finite draws, got none among {finite.size}; check units and noise scale")
     truth = tree["truth"].to_dataset() if "truth" in tree.children else xr.Dataset()
@@ -139,14 +140,20 @@ def _in_units(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArra
     return field.copy(data=values).assign_attrs(units=wanted)
 
 
-def _stack_chains(values: xr.DataArray) -> xr.DataArray:
-    """(chain, draw, time, lat, lon), or without chain, as (draw, time, lat, lon): chain after chain."""
+def stack_chains(values: xr.DataArray) -> xr.DataArray:
+    """(chain, draw, time, lat, lon), or without chain, as (draw, time, lat, lon): chain after chain; lazy if it was."""
     if "chain" not in values.dims:
         values = values.expand_dims("chain")
     values = values.transpose("chain", "draw", *FIELD_DIMS)
-    shape = (-1, *(values.sizes[dim] for dim in FIELD_DIMS))
+    shape = (values.sizes["chain"] * values.sizes["draw"], *(values.sizes[dim] for dim in FIELD_DIMS))
     coords = {dim: values[dim].values for dim in FIELD_DIMS}
-    return xr.DataArray(values.values.reshape(shape), coords, ("draw", *FIELD_DIMS), values.name, values.attrs)
+    return xr.DataArray(values.data.reshape(shape), coords, ("draw", *FIELD_DIMS), values.name, values.attrs)
+
+
+def _finite(ensemble: xr.DataArray) -> np.ndarray:
+    """Which draws (draw,) have finite values only."""
+    parts = [np.isfinite(ensemble.isel(part).values).all(axis=(1, 2, 3)) for part in blocks(ensemble)]
+    return np.all(parts, axis=0)
 
 
 def _coarse(tree: xr.DataTree, name: str) -> xr.DataArray | None:

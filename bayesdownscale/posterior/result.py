@@ -14,6 +14,7 @@ from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.data.results import coords_of
 
+CHUNK = 2**24  # bytes of a field in one piece of a Zarr store, about
 COARSE_DIMS = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
 PACKAGES = ("jax", "equinox", "diffrax", "numpyro")
 STATS = {
@@ -76,8 +77,11 @@ class Posterior:
         n = self.fields.shape[0]
         chain_draw = {"chain": np.arange(self.chains), "draw": np.arange(n // self.chains)}
         by_chain = lambda a: a.reshape(self.chains, n // self.chains, *a.shape[1:])
+        rows, columns = self.coords.grid.shape
+        times = max(1, min(self.coords.shape[0], CHUNK // max(1, 4 * n * rows * columns // self.chains)))
+        encoding = {"chunks": (1, n // self.chains, times, rows, columns)}  # all draws of a chain together
         posterior: dict[str, Any] = {
-            v.name: (("chain", "draw", "time", "lat", "lon"), by_chain(self.fields[:, :, k]), v.cf_attrs())
+            v.name: (("chain", "draw", "time", "lat", "lon"), by_chain(self.fields[:, :, k]), v.cf_attrs(), encoding)
             for k, v in enumerate(self.coords.variables)
         }
         for name, value in self.theta.items():
