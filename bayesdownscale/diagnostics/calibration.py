@@ -7,7 +7,7 @@ truth, with all its correlation, may do by chance (a Monte Carlo test: Besag & C
 633).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
@@ -17,14 +17,14 @@ from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.scores import area_weights
 
 LEVELS = np.round(np.arange(0.0, 1.0001, 0.005), 3)
-_RANKED = 2 * 10**7  # values ranked at most; longer runs are thinned in time
+_RANKED = 10**7  # values ranked at most; longer runs are thinned in time
 
 
 def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100) -> xr.DataArray:
     """The distribution function of the PIT of the truth, and of members put in its place.
 
     Not randomised: a tie spreads evenly over its ranks (Czado, Gneiting & Held 2009, Biometrics 65, 1254).
-    Cells are weighted by area. Of runs with more than 20 million values, every n-th time is used.
+    Cells are weighted by area. Of runs with more than 10 million values, every n-th time is used.
 
     **Arguments:** `ensemble` (draw, time, lat, lon); `truth` (time, lat, lon), NaN where unknown;
     `stand_ins`, how many members at most take the place of the truth.
@@ -44,11 +44,7 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
         known = np.isfinite(here)
         members = members[:, known]
         pool = np.concatenate([here[None, known].astype(members.dtype), members])
-        if stand_ins:
-            below = rankdata(pool, "min", axis=0).astype(int)[items] - 1
-            ties = rankdata(pool, "max", axis=0).astype(int)[items] - 1 - below
-        else:
-            below, ties = ((pool < pool[0]).sum(axis=0)[None], (pool == pool[0]).sum(axis=0)[None] - 1)
+        below, ties = _ranks(pool, items)
         for i in range(items.size):
             curves[i] += _distribution(below[i], ties[i], weight[known], n_pool)
         total += weight[known].sum()
@@ -65,12 +61,78 @@ def _layers(ensemble: xr.DataArray, times: list[int]) -> Iterator[tuple[int, np.
             yield from ((t, block[:, t - span.start]) for t in wanted)
 
 
+def _ranks(pool: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of `pool` (n, cells) are below each of `items`, and how many others equal it: (items, cells) each."""
+    if items.size == 1:
+        item = pool[items[0]]
+        return (pool < item).sum(axis=0)[None], (pool == item).sum(axis=0)[None] - 1
+    order = pool.argsort(axis=0)
+    in_order = np.take_along_axis(pool, order, axis=0)
+    if np.all(in_order[1:] != in_order[:-1]):
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(len(pool))[:, None], axis=0)
+        return ranks[items], np.zeros_like(ranks[items])
+    below, up_to = (rankdata(pool, method, axis=0).astype(int)[items] - 1 for method in ("min", "max"))
+    return below, up_to - below
+
+
 def _distribution(below: np.ndarray, ties: np.ndarray, weight: np.ndarray, n_pool: int) -> np.ndarray:
     """Summed weight with PIT <= LEVELS of cells with `below` lower members and `ties` equal ones (cells,)."""
-    code, index = np.unique(below * n_pool + ties, return_inverse=True)
-    mass = np.bincount(index, weight)
-    low, width = code // n_pool, code % n_pool + 1
+    if not ties.any():
+        mass, low, width = np.bincount(below, weight, n_pool), np.arange(n_pool), np.ones(n_pool)
+    else:
+        code, index = np.unique(below * n_pool + ties, return_inverse=True)
+        mass, low, width = np.bincount(index, weight), code // n_pool, code % n_pool + 1
     return mass @ np.clip((LEVELS * n_pool - low[:, None]) / width[:, None], 0.0, 1.0)
+
+
+def exchangeability(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100) -> xr.DataArray:
+    """Is the truth one more draw? Tests that no correlation between cells can mislead.
+
+    Each statistic of the PIT of the truth is ranked among those of members put in its place; if they are exchangeable,
+    a p-value below 0.05 has probability 0.05, exactly (up to the steps of 1 / items), for any correlation and any
+    size of ensemble. Reshaped fields are exchangeable too: differences of neighbours are less correlated than values,
+    so that they see a wrong spread with far less data, and their own spread is a property that scores of single cells
+    do not see.
+
+    **Arguments:** as for `pit_curves`; at least 20 members for a p-value below 0.05.
+    **Returns:** p-values (test,): `bias` (mean PIT), `spread` (mean distance of the PIT from 1/2), `shape` (largest
+    distance of its distribution from uniform), `gradients` and `changes` (the spread of differences of neighbours in
+    longitude, and from time to time), where there are any.
+    """
+    curves = pit_curves(ensemble, truth, stand_ins)
+    out = {
+        "bias": _p_value(abs(_mean_of(curves, lambda u: u) - 0.5)),
+        "spread": _p_value(abs(_mean_of(curves, lambda u: np.abs(u - 0.5)) - 0.25)),
+        "shape": _p_value(abs(curves - curves["pit"]).max("pit")),
+    }
+    for name, dim in (("gradients", "lon"), ("changes", "time")):
+        differences = truth.diff(dim)
+        if differences.size and bool(differences.notnull().any()):
+            curves = pit_curves(ensemble.diff(dim), differences, stand_ins)
+            out[name] = _p_value(abs(_mean_of(curves, lambda u: np.abs(u - 0.5)) - 0.25))
+    return xr.DataArray(list(out.values()), {"test": list(out)}, ("test",), "p")
+
+
+def _mean_of(curves: xr.DataArray, function: Callable[[np.ndarray], np.ndarray]) -> xr.DataArray:
+    """The mean (item,) of a function of the PIT."""
+    middles = (LEVELS[1:] + LEVELS[:-1]) / 2
+    return curves.diff("pit").dot(xr.DataArray(function(middles), {"pit": LEVELS[1:]}, ("pit",)))
+
+
+def piet_c(pit: xr.DataArray) -> float:
+    """The p-value of ArviZ's test of uniformity for dependent PIT values (`scores.pit`), `piet_c`: pointwise tests,
+    combined by the Cauchy distribution, which dependence leaves almost alone. It looks at the tails; `exchangeability`
+    needs no approximation and sees a wrong spread sooner."""
+    from arviz_stats.base import array_stats
+
+    values = pit.values.ravel()
+    return float(array_stats.uniformity_test(values[np.isfinite(values)], method="piet_c")[0])
+
+
+def _p_value(departures: xr.DataArray) -> float:
+    """The part of the items (item,) whose departure is at least that of the truth, item 0, itself included."""
+    return float((departures >= departures[0]).mean())
 
 
 def central_coverage(curves: xr.DataArray, level: float) -> xr.DataArray:
