@@ -1,6 +1,7 @@
 """From a sampler of one program to a labelled posterior: read, draw in batches, keep, label."""
 
 import inspect
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bayesdownscale.data.fields import Fields
+from bayesdownscale.likelihood.graph import model_graph
 from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta
 from bayesdownscale.posterior.batches import draw_keys, fingerprint, finite, in_batches
 from bayesdownscale.posterior.result import Posterior, provenance
@@ -84,6 +86,7 @@ def collect(
         sampling_seconds=round(time.monotonic() - began, 3),
         model_name=getattr(program.model, "__name__", "model"),
         model_source=source_of(program.model),
+        model_graph=json.dumps(model_graph(program)),
     )
     observed = program.observed_values()
     return Posterior(
