@@ -1,10 +1,12 @@
-"""Statistics over draws, a block of cells at a time: a posterior larger than memory is read once, in parts."""
+"""Statistics over draws, and of each draw, a block at a time: a posterior larger than memory is read in parts."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from bayesdownscale.diagnostics.checks import FIELD_DIMS, labelled
 
 BLOCK = 2**23  # numbers of an ensemble in memory at once
 
@@ -53,3 +55,48 @@ def blocks(ensemble: xr.DataArray) -> Iterator[dict[Any, slice]]:
 def _labelled(parts: list[np.ndarray], like: xr.DataArray) -> xr.DataArray:
     values = np.concatenate([np.atleast_1d(part) for part in parts]).reshape(like.shape)
     return xr.DataArray(values, like.coords, like.dims)
+
+
+def by_part(function: Callable[..., Any], field: xr.DataArray, *others: xr.DataArray, along: str | None = None) -> Any:
+    """`function` of parts of a field, and of the same parts of `others`, that fit in memory; results side by side.
+
+    **Arguments:** `function` of arrays in double precision, (draw,) time, lat, lon in this order, which treats each
+    draw, and each place along `along`, by itself and keeps both; `field` ((draw,) time, lat, lon), in memory or
+    lazy; `others`, with some of its dimensions and the same coordinates; `along`, the dimension along which a
+    draw larger than a part is cut (None: never).
+    **Returns:** what `function` returns, DataArray or Dataset, of all parts.
+    **Raises:** ValueError where dimensions or coordinates are not as expected or a value is missing.
+    """
+    if any(set(other.dims) - {"draw", *FIELD_DIMS} for other in others):
+        got = [other.dims for other in others]
+        raise ValueError(f"expected dimensions among draw, time, lat and lon, got {got}; rename or select")
+    aligned = xr.align(labelled(field), *others, join="exact")
+    arrays = [each.transpose("draw", *FIELD_DIMS, missing_dims="ignore") for each in aligned]
+    draw = field.size // field.sizes.get("draw", 1)
+    rows = []
+    for some in _slices(field, "draw", BLOCK // draw):
+        fits = BLOCK * field.sizes[along] // draw if along else 0
+        cuts = [{along: cut} for cut in _slices(field, along, fits)] if along else [{}]
+        rows.append(_joined([function(*_read(arrays, {"draw": some, **cut})) for cut in cuts], along))
+    return _joined(rows, "draw")
+
+
+def _slices(field: xr.DataArray, dim: str, fits: int) -> list[slice]:
+    """Cuts of `dim` into parts of at most `fits`, at least 1, and of whole chunks where they fit."""
+    chunk = field.chunksizes.get(dim, (1,))[0]
+    step = max(1, fits - fits % chunk if fits > chunk else fits)
+    return [slice(start, start + step) for start in range(0, field.sizes.get(dim, 1), step)]
+
+
+def _read(arrays: list[xr.DataArray], part: dict[Any, slice]) -> list[xr.DataArray]:
+    """That part of each array, in memory and double precision."""
+    cut = [array.isel(part, missing_dims="ignore").drop_attrs(deep=False) for array in arrays]
+    read = [array.compute().astype(np.float64) for array in cut]
+    missing = max(int((~np.isfinite(array)).sum()) for array in read)
+    if missing:
+        raise ValueError(f"expected fields without missing values, got {missing}; fill them or select cells without")
+    return read
+
+
+def _joined(parts: list[Any], dim: str | None) -> Any:
+    return parts[0] if len(parts) == 1 else xr.concat(parts, dim, coords="minimal", compat="override", join="override")

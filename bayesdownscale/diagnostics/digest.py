@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from bayesdownscale.diagnostics.blocks import blocks
+from bayesdownscale.diagnostics.checks import FIELD_DIMS
 from bayesdownscale.diagnostics.functionals import FUNCTIONALS, Functional, of_ensemble
-from bayesdownscale.diagnostics.layout import FIELD_DIMS, field_names, stack_chains
+from bayesdownscale.diagnostics.layout import field_names, stack_chains
 
 
 def digest(

@@ -10,8 +10,8 @@ from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Variable
 from bayesdownscale.data.units import convert
 from bayesdownscale.diagnostics.blocks import blocks
+from bayesdownscale.diagnostics.checks import FIELD_DIMS
 
-FIELD_DIMS = ("time", "lat", "lon")
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
 OTHER_NAMES = {"latitude": "lat", "longitude": "lon", "valid_time": "time"}
 
@@ -36,12 +36,6 @@ def field_names(tree: xr.DataTree) -> list[str]:
     """The physical variables of the posterior: those with time, lat and lon."""
     posterior = tree["posterior"].to_dataset()
     return [str(name) for name, values in posterior.data_vars.items() if set(FIELD_DIMS) <= set(values.dims)]
-
-
-def scalar_names(tree: xr.DataTree) -> list[str]:
-    """The scalar parameters of the posterior."""
-    posterior = tree["posterior"].to_dataset()
-    return [str(name) for name, values in posterior.data_vars.items() if set(values.dims) == {"chain", "draw"}]
 
 
 def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
