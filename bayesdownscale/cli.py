@@ -122,15 +122,18 @@ def downscale(coarse, out, cf, prior_folder, model, inference, settings, members
 @click.argument("posterior", type=path)
 @click.option("--out", type=path, default=Path("report.html"), show_default=True)
 @click.option("--truth", type=path, help="Fine fields to score against.")
+@click.option("--compare", "others", type=path, multiple=True, help="Another posterior of the same data; repeatable.")
 @overwrite_option
-def report(posterior, out, truth, overwrite):
+def report(posterior, out, truth, others, overwrite):
     """Judge a POSTERIOR: one HTML file and a JSON file with every number beside it."""
     from bayesdownscale.data.results import open_posterior, open_truth
     from bayesdownscale.diagnostics.report import report as write_report
 
     tree = open_posterior(posterior)
     known = None if truth is None else open_truth(truth, tree)
-    click.echo(f"report written to {write_report(tree, out, truth=known, overwrite=overwrite)}")
+    beside = {str(other): open_posterior(other) for other in others}
+    page = write_report(tree, out, truth=known, compare=beside, overwrite=overwrite)
+    click.echo(f"report written to {page}")
 
 
 @main.command(epilog="Example: bayesdownscale demo --out demo")

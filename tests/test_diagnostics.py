@@ -3,14 +3,13 @@
 Random tests use fixed seeds; "fails once in n" is the rate at which another seed would fail a correct program.
 """
 
-import json
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import xarray as xr
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import kstest, norm
+from trees import DRAWS, LAT, LON, TIME, calibrated_tree
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
@@ -20,45 +19,11 @@ from bayesdownscale.diagnostics.coastlines import coastlines_in
 from bayesdownscale.diagnostics.figures import hours_since_observed, time_series, widest_point
 from bayesdownscale.diagnostics.layout import add_truth, read_fields
 from bayesdownscale.diagnostics.maps import is_signed, maps, unobserved_time
-from bayesdownscale.diagnostics.report import number, report
+from bayesdownscale.diagnostics.report import number
 from bayesdownscale.diagnostics.scores import coverage, crps, mae, pit, rmse, spread, spread_skill
 from bayesdownscale.diagnostics.style import degrees, period, units_of
-from bayesdownscale.diagnostics.summary import summarise
-from bayesdownscale.diagnostics.verdict import judge
 
-N_TIME, N_LAT, N_LON, DRAWS = 13, 12, 16, 20
 FIVE_SIGMA = 5.0  # two-sided: fails once in 1.7 million
-TIME = np.datetime64("2019-03-25T00", "ns") + np.arange(N_TIME) * np.timedelta64(1, "h")
-LAT, LON = 56.0 - 0.25 * np.arange(N_LAT), -6.0 + 0.25 * np.arange(N_LON)
-ATTRS = {"units": "K", "long_name": "2 metre temperature", "standard_name": "air_temperature"}
-
-
-def calibrated_tree(draws=DRAWS, seed=0, chains=1, error=1.0, truth=True, stats=True):
-    """Draws and truth N(centre, 1) independent in every cell: an exactly calibrated Gaussian posterior; `error`
-    scales the distance of the truth. The input: 3 x 4 block means every 6 h with noise 0.1."""
-    rng = np.random.default_rng(seed)
-    shape = (N_TIME, N_LAT, N_LON)
-    centre = 280 + 5 * np.sin(LAT)[:, None] + LON + np.arange(N_TIME)[:, None, None] / 3 + 3 * rng.normal(size=shape)
-    fields = centre + rng.normal(size=(chains, draws, *shape))
-    real = centre + error * rng.normal(size=shape)
-    blocks = real[::6].reshape(3, 4, 3, 4, 4).mean(axis=(2, 4))[:, None]
-    place = {"time": TIME, "lat": LAT, "lon": LON}
-    dims = ("chain", "draw", "time", "lat", "lon")
-    posterior = xr.Dataset({"t2m": (dims, fields.astype(np.float32), ATTRS)}, place)
-    posterior["sigma"] = (("chain", "draw"), rng.uniform(0.05, 0.15, (chains, draws)))
-    centres = {"lat_coarse": LAT.reshape(4, 3).mean(axis=1), "lon_coarse": LON.reshape(4, 4).mean(axis=1)}
-    axes = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
-    observed = xr.Dataset({"coarse": (axes, blocks + 0.1 * rng.normal(size=blocks.shape))}, centres)
-    observed = observed.assign_coords(time_coarse=TIME[::6], variable=["t2m"])
-    by_draw = {"n_evaluations": np.full((chains, draws), 32), "diverging": np.zeros((chains, draws), bool)}
-    by_draw["coarse_residual"] = rng.normal(1.0, 0.02, (chains, draws))
-    attrs = {"method": "Test", "approximate": 1, "steps": 32, "model_source": "def model():\n    assert 1 < 2 & 3"}
-    groups = {"/": xr.Dataset(attrs=attrs), "/posterior": posterior, "/observed_data": observed}
-    if stats:
-        groups["/sample_stats"] = xr.Dataset({name: (("chain", "draw"), value) for name, value in by_draw.items()})
-    if truth:
-        groups["/truth"] = xr.Dataset({"t2m": (("time", "lat", "lon"), real, ATTRS)}, place)
-    return xr.DataTree.from_dict(groups)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +36,6 @@ def field(tree):
     (field,), total, bad = read_fields(tree)
     assert (total, bad) == (DRAWS, 0)
     return field
-
-
-def replaced(tree, path, dataset):
-    groups = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
-    return xr.DataTree.from_dict({**groups, path: dataset})
 
 
 def cells(values, draws=False):
@@ -251,131 +211,6 @@ def test_truth_is_brought_to_the_posterior(tree, field):
         add_truth(bare, fine.rename("tas").to_dataset())
     with pytest.raises(ValueError, match="convertible"):
         add_truth(bare, fine.assign_attrs(units="m s-1"))
-
-
-def test_draws_that_are_not_finite_are_left_out_and_reported(tree):
-    posterior = tree["posterior"].to_dataset().copy(deep=True)
-    posterior["t2m"][0, 3, 0, 0, 0] = np.nan
-    summary = summarise(replaced(tree, "/posterior", posterior))
-    assert summary["draws"] == {"total": DRAWS, "non_finite": 1, "used": DRAWS - 1}
-    assert summary["verdict"] == "fail"
-    posterior["t2m"][:] = np.nan
-    with pytest.raises(ValueError, match="got none among"):
-        summarise(replaced(tree, "/posterior", posterior))
-
-
-def test_summary_of_a_calibrated_posterior(tree):
-    summary = summarise(tree)
-    scores = summary["variables"]["t2m"]["scores"]
-    status = {c["name"]: c["status"] for c in summary["criteria"]}
-    assert status.pop("crps_ratio") == "ok"
-    assert set(status.values()) == {"ok"}
-    assert {part: scores[part]["hours"] for part in scores} == {"all": 13, "observed": 3, "between": 10}
-    assert scores["all"]["crps_ratio"] == scores["all"]["crps"] / scores["all"]["interpolation_mae"]
-    assert any("approximate" in sentence for sentence in summary["limitations"])
-    assert summary["provenance"]["steps"] == 32
-
-
-def test_an_overconfident_posterior_fails():
-    summary = summarise(calibrated_tree(error=3.0))
-    failed = {c["name"] for c in summary["criteria"] if c["status"] == "fail"}
-    assert {"coverage_90", "coverage_90_between", "spread_skill"} <= failed
-    assert summary["verdict"] == summary["criteria"][0]["status"] == "fail"
-
-
-def test_chance_softens_a_failure():
-    assert judge("coverage_90", 0.7, "").status == "fail"
-    assert judge("coverage_90", 0.7, "", chance=[0.6, 0.95]).status == "warn"
-    assert judge("coverage_90", np.nan, "").status == "fail"
-
-
-def test_parameters_of_several_chains():
-    numbers = summarise(calibrated_tree(chains=2))["parameters"]["sigma"]
-    assert 0.9 < numbers["rhat"] < 1.2
-    assert numbers["ess"] > 5
-    assert numbers["omitted"] == ""
-
-
-class Page(HTMLParser):
-    """The images, links and scripts of a page, and its text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.images, self.links, self.tags, self.text = [], [], set(), ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.add(tag)
-        self.images += [attrs] if tag == "img" else []
-        self.links += [value for key, value in attrs.items() if key in ("href", "src", "srcset", "action")]
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def written(path):
-    assert not list(path.parent.glob(".*")), "a draft is left"
-    refuse = lambda constant: pytest.fail(f"{constant} in JSON")
-    return Page(path.read_text()), json.loads(path.with_suffix(".json").read_text(), parse_constant=refuse)
-
-
-def test_report_holds_everything_and_needs_no_network(tree, tmp_path):
-    path = report(tree, tmp_path / "new" / "report.html")
-    page, numbers = written(path)
-    assert len(page.images) == 6
-    assert all(image["alt"].strip() and image["src"].startswith("data:image/png;base64,") for image in page.images)
-    assert all(link.startswith(("data:", "#")) for link in page.links)
-    assert not page.tags & {"script", "link", "iframe", "object"}
-    assert "http" not in page.text
-    assert "assert 1 < 2 & 3" in page.text
-    for words in ("Verdict", "Sampling cost", "Provenance", "What this posterior does not know", "too narrow"):
-        assert words in page.text
-    assert numbers["schema"] == "bayesdownscale.report/1"
-    assert numbers["variables"]["t2m"]["scores"]["all"]["coverage_90"] is not None
-
-
-def test_report_refuses_to_overwrite(tree, tmp_path):
-    tree = replaced(tree, "/posterior", tree["posterior"].to_dataset().isel(time=slice(7), draw=slice(3)))
-    path = report(tree, tmp_path / "report.html")
-    before = path.read_bytes()
-    with pytest.raises(FileExistsError, match="exists; choose another path or allow to overwrite it"):
-        report(tree, path)
-    path.unlink()
-    with pytest.raises(FileExistsError, match="json"):
-        report(tree, path)
-    assert report(tree, path, overwrite=True).read_bytes() == before
-    with pytest.raises(ValueError, match="end it in"):
-        report(tree, tmp_path / "report.json")
-
-
-def anonymous(tree):
-    site = tree["observed_data"]["coarse"]
-    return replaced(tree, "/observed_data", xr.Dataset({"coarse": (("a", "b", "c", "d"), site.values)}))
-
-
-def with_missing_coarse(tree):
-    coarse = tree["observed_data"].to_dataset().copy(deep=True)
-    coarse["coarse"][1] = np.nan
-    coarse["coarse"][0, 0, 1, 1] = np.nan
-    return replaced(tree, "/observed_data", coarse)
-
-
-@pytest.mark.parametrize(
-    ("make", "images", "says"),
-    [
-        (lambda: calibrated_tree(truth=False), 4, "Calibration was not assessed: no truth was given."),
-        (lambda: calibrated_tree(stats=False), 6, "the sampler stored no coarse_residual"),
-        (lambda: calibrated_tree(draws=1), 2, "need at least two draws, and there is one"),
-        (lambda: anonymous(calibrated_tree()), 5, "no labelled coarse input"),
-        (lambda: with_missing_coarse(calibrated_tree()), 6, "hours without"),
-    ],
-    ids=["no truth", "no sample_stats", "one draw", "anonymous input", "missing input"],
-)
-def test_report_says_what_it_cannot_say(make, images, says, tmp_path):
-    page, _ = written(report(make(), tmp_path / "report.html"))
-    assert len(page.images) == images
-    assert says in page.text
 
 
 def test_figures_of_a_chosen_point_and_time(field):

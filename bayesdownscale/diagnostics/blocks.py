@@ -20,7 +20,7 @@ def by_cell(function: Callable[..., Any], ensemble: xr.DataArray, *fields: xr.Da
     **Raises:** ValueError where dimensions or coordinates differ.
     """
     like = fields[0] if fields else ensemble.isel(draw=0, drop=True)
-    ensemble, *others = xr.align(ensemble, *fields, join="exact", exclude=["draw"])
+    ensemble, *others = xr.align(ensemble, *fields, join="exact", exclude=["draw"], copy=False)
     if any(set(ensemble.dims) != {"draw", *field.dims} for field in others):
         raise ValueError(
             f"expected an ensemble with the dimension draw and those of the truth, got {ensemble.dims} and "
@@ -70,7 +70,7 @@ def by_part(function: Callable[..., Any], field: xr.DataArray, *others: xr.DataA
     if any(set(other.dims) - {"draw", *FIELD_DIMS} for other in others):
         got = [other.dims for other in others]
         raise ValueError(f"expected dimensions among draw, time, lat and lon, got {got}; rename or select")
-    aligned = xr.align(labelled(field), *others, join="exact")
+    aligned = xr.align(labelled(field), *others, join="exact", copy=False)
     arrays = [each.transpose("draw", *FIELD_DIMS, missing_dims="ignore") for each in aligned]
     draw = field.size // field.sizes.get("draw", 1)
     rows = []

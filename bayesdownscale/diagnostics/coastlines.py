@@ -36,6 +36,7 @@ def _inside(line: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[np.ndar
     return [line[run[0] : run[-1] + 2] for run in runs if touches[run[0]]]
 
 
+@cache
 def coastlines_in(lon_min: float, lon_max: float, lat_min: float, lat_max: float) -> list[np.ndarray]:
     """The coastlines that cross a longitude-latitude box.
 

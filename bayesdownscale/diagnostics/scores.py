@@ -27,9 +27,9 @@ def crps(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     **Arguments:** `ensemble` (draw, ...) with at least two draws; `truth` (...).
     **Returns:** (...) in the units of the ensemble; it may be slightly negative, as unbiased estimates are.
     """
-    _at_least_two(ensemble)
+    at_least_two(ensemble)
     out = by_cell(fair_crps, ensemble, truth)
-    return out.where(truth.notnull()).rename("crps").assign_attrs(long_name="CRPS", units=_units(ensemble))
+    return out.where(truth.notnull()).rename("crps").assign_attrs(long_name="CRPS", units=raw_units(ensemble))
 
 
 def fair_crps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -41,14 +41,34 @@ def fair_crps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return scoringrules.crps_ensemble(zero, in_order, **options)
 
 
+def cell_scores(ensemble: xr.DataArray, truth: xr.DataArray) -> xr.Dataset:
+    """What most scores are made of, of each cell and in one pass over an ensemble that may be larger than memory.
+
+    **Arguments:** `ensemble` (draw, ...) with at least two draws; `truth` (...), NaN where unknown.
+    **Returns:** `crps`, `mean` and `variance` of the members, `low` and `high`, the ends of the PIT (`pit_interval`),
+    each (...), NaN where the truth is unknown.
+    """
+    members = at_least_two(ensemble)
+
+    def of_cells(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+        moments = x.mean(axis=0, dtype=np.float64), x.var(axis=0, ddof=1, dtype=np.float64)
+        return fair_crps(x, y), *moments, *_pit_interval(x, y)
+
+    names = ("crps", "mean", "variance", "low", "high")
+    known = truth.notnull()
+    found = zip(names, by_cell(of_cells, ensemble, truth), strict=True)
+    attrs = {"members": members, "units": raw_units(ensemble)}
+    return xr.Dataset({name: values.where(known) for name, values in found}, attrs=attrs)
+
+
 def mae(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
     """Mean absolute error of one `forecast` (...), over `over` (all dimensions), in its units."""
-    return domain_mean(abs(_difference(forecast, truth)), over).assign_attrs(units=_units(forecast))
+    return domain_mean(abs(_difference(forecast, truth)), over).assign_attrs(units=raw_units(forecast))
 
 
 def rmse(forecast: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
     """Root mean square error of one `forecast` (...), over `over` (all dimensions), in its units."""
-    return (domain_mean(_difference(forecast, truth) ** 2, over) ** 0.5).assign_attrs(units=_units(forecast))
+    return (domain_mean(_difference(forecast, truth) ** 2, over) ** 0.5).assign_attrs(units=raw_units(forecast))
 
 
 def ensemble_mean(ensemble: xr.DataArray) -> xr.DataArray:
@@ -58,7 +78,7 @@ def ensemble_mean(ensemble: xr.DataArray) -> xr.DataArray:
 
 def variance(ensemble: xr.DataArray) -> xr.DataArray:
     """Unbiased variance (...) of the members (draw, ...), in double precision; squared units."""
-    _at_least_two(ensemble)
+    at_least_two(ensemble)
     return by_cell(lambda x: x.var(axis=0, ddof=1, dtype=np.float64), ensemble)
 
 
@@ -68,9 +88,9 @@ def spread(ensemble: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr
     The factor accounts for the error of the mean of M members, so that the spread of a calibrated ensemble
     equals the RMSE of its mean (Fortin et al. 2014, J. Hydrometeorol. 15, 1708).
     """
-    members = _size(ensemble)
+    members = n_members(ensemble)
     out = (domain_mean(variance(ensemble), over) * (members + 1) / members) ** 0.5
-    return out.assign_attrs(units=_units(ensemble))
+    return out.assign_attrs(units=raw_units(ensemble))
 
 
 def spread_skill(ensemble: xr.DataArray, truth: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
@@ -94,12 +114,15 @@ def coverage(
     **Arguments:** `ensemble` (draw, ...), `truth` (...), `level` between 0 and 1.
     **Returns:** a fraction, dimensionless.
     """
+    return domain_mean(covered(*pit_interval(ensemble, truth), level), over).assign_attrs(units="1")
+
+
+def covered(low: xr.DataArray, high: xr.DataArray, level: float) -> xr.DataArray:
+    """By which part each cell lies in the central interval of probability `level`, given the ends of its PIT."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"expected a level between 0 and 1, got {level}; 0.9 stands for the 90 % interval")
-    low, high = pit_interval(ensemble, truth)
     tail = (1.0 - level) / 2.0
-    inside = (high.clip(max=1.0 - tail) - low.clip(min=tail)).clip(min=0.0)
-    return domain_mean(inside / (high - low), over).assign_attrs(units="1")
+    return (high.clip(max=1.0 - tail) - low.clip(min=tail)).clip(min=0.0) / (high - low)
 
 
 def pit(ensemble: xr.DataArray, truth: xr.DataArray, key: int) -> xr.DataArray:
@@ -115,11 +138,14 @@ def pit(ensemble: xr.DataArray, truth: xr.DataArray, key: int) -> xr.DataArray:
 
 def pit_interval(ensemble: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """The two ends of the PIT of each cell: members below, and members not above plus one, over M + 1."""
-    members, known = _size(ensemble), truth.notnull()
-    count = lambda x, y: (np.sum(x < y, axis=0), np.sum(x <= y, axis=0))
-    below, not_above = by_cell(count, ensemble, truth)
-    low, high = below / (members + 1), (not_above + 1) / (members + 1)
-    return low.where(known), high.where(known)
+    n_members(ensemble)
+    low, high = by_cell(_pit_interval, ensemble, truth)
+    return low.where(truth.notnull()), high.where(truth.notnull())
+
+
+def _pit_interval(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    members = len(x)
+    return np.sum(x < y, axis=0) / (members + 1), (np.sum(x <= y, axis=0) + 1) / (members + 1)
 
 
 def domain_mean(field: xr.DataArray, over: Iterable[Hashable] | None = None) -> xr.DataArray:
@@ -140,16 +166,17 @@ def _difference(forecast: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     return forecast.astype(np.float64) - truth.astype(np.float64)
 
 
-def _size(ensemble: xr.DataArray) -> int:
+def n_members(ensemble: xr.DataArray) -> int:
     if "draw" not in ensemble.dims:
         raise ValueError(f"expected an ensemble with the dimension draw, got {ensemble.dims}; rename it")
     return ensemble.sizes["draw"]
 
 
-def _at_least_two(ensemble: xr.DataArray) -> None:
-    if _size(ensemble) < 2:
+def at_least_two(ensemble: xr.DataArray) -> int:
+    if n_members(ensemble) < 2:
         raise ValueError("expected at least two draws to measure spread, got 1; draw more")
+    return ensemble.sizes["draw"]
 
 
-def _units(field: xr.DataArray) -> str:
+def raw_units(field: xr.DataArray) -> str:
     return str(field.attrs.get("units", ""))

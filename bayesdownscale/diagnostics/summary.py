@@ -1,31 +1,27 @@
 """All numbers of the report: scores, sample statistics, criteria, and what the posterior does not know."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from bayesdownscale.diagnostics.baselines import bilinear
-from bayesdownscale.diagnostics.calibration import central_coverage, chance_range, pit_curves
-from bayesdownscale.diagnostics.layout import FieldDraws, read_fields, scalar_names
-from bayesdownscale.diagnostics.scores import coverage, crps, domain_mean, ensemble_mean, mae, rmse, spread
-from bayesdownscale.diagnostics.verdict import as_dict, field_criteria, overall, run_criteria, worst_first
+from bayesdownscale.diagnostics.digest import digest
+from bayesdownscale.diagnostics.field_scores import ScoredField, score_field
+from bayesdownscale.diagnostics.layout import read_fields
+from bayesdownscale.diagnostics.verdict import (
+    as_dict,
+    field_criteria,
+    overall,
+    run_criteria,
+    structure_criteria,
+    worst_first,
+)
 
-SCHEMA = "bayesdownscale.report/1"
-ENOUGH_FOR_ESS = 100  # draws of one chain
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredField:
-    """One variable with what scoring it produced: the interpolated input (time, lat, lon), the distribution
-    functions (item, pit) of the PIT over all hours and over those without input, and the numbers."""
-
-    field: FieldDraws
-    baseline: xr.DataArray | None
-    curves: xr.DataArray | None
-    curves_between: xr.DataArray | None
-    numbers: dict[str, Any]
+SCHEMA = "bayesdownscale.report/2"
+ENOUGH_FOR_ESS, ENOUGH_FOR_RHAT = 100, 50  # draws of one chain alone, of each of several
+CELLS = 500  # at random, whose convergence is diagnosed
 
 
 def summarise(tree: xr.DataTree) -> dict[str, Any]:
@@ -33,8 +29,8 @@ def summarise(tree: xr.DataTree) -> dict[str, Any]:
 
     **Arguments:** `tree`, a posterior tree (`Posterior.to_datatree`), with a group `truth` or without.
     **Returns:** `verdict`, `sentence`, `criteria` (each name, title, variable, value, threshold, status ok,
-    warn or fail, sentence), `draws`, `variables`, `parameters`, `sample_stats`, `not_assessed`,
-    `limitations`, `provenance`, `model_source`, `schema`.
+    warn or fail, sentence), `draws`, `variables`, `convergence` (of parameters, functionals and cells),
+    `sample_stats`, `not_assessed`, `limitations`, `provenance`, `model_source`, `model_graph`, `schema`.
     **Raises:** ValueError where the tree holds no fields or no finite draw.
     """
     return collect(tree)[0]
@@ -43,15 +39,20 @@ def summarise(tree: xr.DataTree) -> dict[str, Any]:
 def collect(tree: xr.DataTree) -> tuple[dict[str, Any], list[ScoredField]]:
     """`summarise(tree)`, and the scored fields it rests on, for the figures."""
     fields, total, bad = read_fields(tree)
-    scored = [score_field(field) for field in fields]
+    scored = [replace(one, numbers=plain(one.numbers)) for one in map(score_field, fields)]
     draws = {"total": total, "non_finite": bad, "used": total - bad}
-    stats, parameters = _sample_stats(tree), _parameters(tree)
-    criteria = [c for one in scored for c in field_criteria(one.field.name, one.numbers)]
-    criteria = worst_first(criteria + run_criteria(draws, stats, parameters))
+    stats, convergence = _sample_stats(tree), _convergence(tree)
+    criteria = [
+        c
+        for one in scored
+        for c in field_criteria(one.field.name, one.numbers)
+        + structure_criteria(one.field.name, one.numbers["structure"])
+    ]
+    criteria = worst_first(criteria + run_criteria(draws, stats, convergence))
     assessed = any(one.field.truth is not None for one in scored)
     verdict, sentence = overall(criteria, assessed)
     provenance = dict(tree.attrs)
-    model_source = provenance.pop("model_source", None)
+    model_source, graph = provenance.pop("model_source", None), provenance.pop("model_graph", None)
     summary = {
         "schema": SCHEMA,
         "verdict": verdict,
@@ -59,76 +60,15 @@ def collect(tree: xr.DataTree) -> tuple[dict[str, Any], list[ScoredField]]:
         "criteria": [as_dict(criterion) for criterion in criteria],
         "draws": draws,
         "variables": {one.field.name: one.numbers for one in scored},
-        "parameters": parameters,
+        "convergence": convergence,
         "sample_stats": stats,
-        "not_assessed": _not_assessed(scored, stats, parameters),
+        "not_assessed": _not_assessed(scored, stats, convergence),
         "limitations": limitations(tree.attrs, scored),
         "provenance": provenance,
         "model_source": model_source,
+        "model_graph": None if graph is None else json.loads(graph),
     }
     return plain(summary), scored
-
-
-def score_field(field: FieldDraws) -> ScoredField:
-    """Score one variable: over all hours, hours with input (`observed`) and hours without (`between`)."""
-    ensemble, truth, observed = field.ensemble, field.truth, field.observed
-    baseline = None if field.coarse is None else bilinear(field.coarse, ensemble.isel(draw=0))
-    several = ensemble.sizes["draw"] > 1
-    times = ensemble["time"].values
-    numbers: dict[str, Any] = {
-        "long_name": ensemble.attrs.get("long_name"),
-        "units": ensemble.attrs.get("units"),
-        "shape": {dim: ensemble.sizes[dim] for dim in ("time", "lat", "lon")},
-        "time": [str(np.datetime64(t, "s")) for t in (times[0], times[-1])],
-        "extent": {dim: [float(ensemble[dim].min()), float(ensemble[dim].max())] for dim in ("lat", "lon")},
-        "hours_observed": None if observed is None else int(observed.sum()),
-        "spread": float(spread(ensemble)) if several else None,
-        "scores": None,
-    }
-    curves = curves_between = None
-    if truth is not None:
-        scores = {"all": _scores(ensemble, truth, baseline)}
-        if several:
-            curves = pit_curves(ensemble, truth)
-            for level in (50, 90):
-                low, high = chance_range(central_coverage(curves, level / 100))
-                scores["all"][f"coverage_{level}_chance"] = [float(low), float(high)]
-        if observed is not None and not bool(observed.all()):
-            for name, keep in (("observed", observed.values), ("between", ~observed.values)):
-                part = None if baseline is None else baseline.isel(time=keep)
-                scores[name] = _scores(ensemble.isel(time=keep), truth.isel(time=keep), part)
-            if several and scores["between"]["hours"]:
-                curves_between = pit_curves(ensemble.isel(time=~observed.values), truth.isel(time=~observed.values), 0)
-        numbers["scores"] = scores
-    return ScoredField(field, baseline, curves, curves_between, plain(numbers))
-
-
-def _scores(ensemble: xr.DataArray, truth: xr.DataArray, baseline: xr.DataArray | None) -> dict[str, Any]:
-    """Scores over all cells and times; spread, CRPS and coverage only of two draws or more."""
-    mean, known = ensemble_mean(ensemble), truth.notnull()
-    out: dict[str, Any] = {
-        "hours": int(known.any(("lat", "lon")).sum()),
-        "rmse": float(rmse(mean, truth)),
-        "mae": float(mae(mean, truth)),
-        "bias": float(domain_mean(mean - truth)),
-    }
-    if baseline is not None:
-        out |= {
-            "interpolation_rmse": float(rmse(baseline, truth)),
-            "interpolation_mae": float(mae(baseline, truth)),
-        }
-    if ensemble.sizes["draw"] > 1:
-        width = float(spread(ensemble.where(known) if not bool(known.all()) else ensemble))
-        out |= {
-            "crps": float(domain_mean(crps(ensemble, truth))),
-            "spread": width,
-            "spread_skill": width / out["rmse"] if out["rmse"] > 0 else None,
-            "coverage_50": float(coverage(ensemble, truth, 0.5)),
-            "coverage_90": float(coverage(ensemble, truth, 0.9)),
-        }
-        if baseline is not None and out["interpolation_mae"] > 0:
-            out["crps_ratio"] = out["crps"] / out["interpolation_mae"]
-    return out
 
 
 def _sample_stats(tree: xr.DataTree) -> dict[str, Any]:
@@ -150,38 +90,46 @@ def _sample_stats(tree: xr.DataTree) -> dict[str, Any]:
     return plain(out)
 
 
-def _parameters(tree: xr.DataTree) -> dict[str, Any]:
-    """Mean, sd, 90 % interval of each scalar parameter; R-hat of several chains, ESS where draws allow it."""
-    names = scalar_names(tree)
-    if not names:
-        return {}
-    parameters = tree["posterior"].to_dataset()[names]
-    chains, draws = parameters.sizes["chain"], parameters.sizes["draw"]
-    drawn = [name for name in names if float(np.ptp(parameters[name].values)) > 0]
-    diagnostics: dict[str, xr.Dataset] = {}
-    if drawn and (chains > 1 or draws >= ENOUGH_FOR_ESS):
-        import arviz as az
-
-        diagnostics = {"ess": az.ess(parameters[drawn])} | ({"rhat": az.rhat(parameters[drawn])} if chains > 1 else {})
-    why = [] if "rhat" in diagnostics else ["R-hat needs more than one chain"]
-    why += [] if "ess" in diagnostics else [f"ESS needs several chains or {ENOUGH_FOR_ESS} draws"]
+def _convergence(tree: xr.DataTree) -> dict[str, Any]:
+    """Of each parameter, functional and random cell: mean, sd, 90 % interval, R-hat of several chains, and ESS and the
+    Monte-Carlo error of the mean where draws allow it. `kind` is parameter, functional or cells; of arrays the worst
+    element, of cells the worst but 5 %."""
+    small = digest(tree, CELLS)["posterior"].to_dataset()
+    chains, draws = small.sizes["chain"], small.sizes["draw"]
+    judged, total = chains > 1 and draws >= ENOUGH_FOR_RHAT, chains * draws
+    why = [] if judged else [f"R-hat needs several chains of {ENOUGH_FOR_RHAT} draws"]
+    why += [] if total >= ENOUGH_FOR_ESS else [f"ESS needs {ENOUGH_FOR_ESS} draws"]
+    parameters = [str(name) for name in small.data_vars if name in tree["posterior"].data_vars]
     out = {}
-    for name in names:
-        values, known = parameters[name].values, {key: d[name] for key, d in diagnostics.items() if name in drawn}
-        out[name] = {
-            "mean": float(values.mean(dtype=np.float64)),
-            "sd": float(values.std(ddof=1, dtype=np.float64)) if values.size > 1 else None,
-            "interval_90": [float(q) for q in np.nanquantile(values, [0.05, 0.95])],
-            "rhat": float(known["rhat"]) if "rhat" in known else None,
-            "ess": float(known["ess"]) if "ess" in known else None,
-            "omitted": "; ".join(why) if name in drawn else "fixed",
-        }
-    return out
+    for name, values in small.data_vars.items():
+        kind = "parameter" if name in parameters else "cells" if str(name).endswith(" cells") else "functional"
+        fixed = float(np.ptp(values.values)) == 0
+        numbers: dict[str, Any] = {"kind": kind, "units": values.attrs.get("units", ""), "elements": values[0, 0].size}
+        if kind != "cells":
+            flat = values.values.reshape(chains * draws, -1).mean(axis=1, dtype=np.float64)
+            numbers |= {"mean": flat.mean(), "sd": flat.std(ddof=1) if flat.size > 1 else None}
+            numbers["interval_90"] = list(np.nanquantile(flat, [0.05, 0.95]))
+        tail = 0.05 if kind == "cells" else 0.0
+        worst = {} if fixed or len(why) > 1 else _diagnosed(values.to_dataset(name="x"), judged, tail)
+        out[str(name)] = numbers | {"rhat": None, "ess": None, "mcse": None, "omitted": "; ".join(why)} | worst
+        if fixed:
+            out[str(name)]["omitted"] = "fixed"
+    return plain(out)
 
 
-def _not_assessed(scored: list[ScoredField], stats: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
+def _diagnosed(values: xr.Dataset, with_rhat: bool, tail: float) -> dict[str, float]:
+    """The worst R-hat, effective sample size (bulk and tail) and Monte-Carlo error of the mean of the elements of `x`,
+    but for the part `tail` of them."""
+    import arviz as az
+
+    ess = min(float(az.ess(values, method=method)["x"].quantile(tail)) for method in ("bulk", "tail"))
+    out = {"ess": ess, "mcse": float(az.mcse(values)["x"].quantile(1 - tail))}
+    return out | ({"rhat": float(az.rhat(values)["x"].quantile(1 - tail))} if with_rhat else {})
+
+
+def _not_assessed(scored: list[ScoredField], stats: dict[str, Any], convergence: dict[str, Any]) -> list[str]:
     """What could not be judged, and what it would need."""
-    out = []
+    out = [sentence for one in scored for sentence in one.omitted]
     for one in scored:
         name, field = one.field.name, one.field
         if field.truth is None:
@@ -196,9 +144,8 @@ def _not_assessed(scored: list[ScoredField], stats: dict[str, Any], parameters: 
             out.append(f"{name}: every hour has input, so there are no hours without it to judge.")
     if "coarse_residual" not in stats:
         out.append("The distance to the input: the sampler stored no coarse_residual.")
-    for name, numbers in parameters.items():
-        if numbers["omitted"] not in ("", "fixed"):
-            out.append(f"{name}: {numbers['omitted']}.")
+    reasons = {numbers["omitted"]: None for numbers in convergence.values()}
+    out += [f"Convergence: {reason}." for reason in reasons if reason not in ("", "fixed")]
     return out
 
 
@@ -228,8 +175,8 @@ def limitations(attrs: dict[Any, Any], scored: list[ScoredField]) -> list[str]:
             "thousands of cells count as far fewer; the range of draws in the truth's place shows how few."
         )
         out.append(
-            "Scores look at each cell by itself. They do not see whether patterns, fronts or the course of "
-            "time within one draw are right."
+            "CRPS and coverage look at each cell by itself; spectra, jerk and differences of neighbours look at the "
+            "patterns of a draw, but not at whether a front or a storm is where it should be."
         )
         out.append("Interpolation of the input is a low bar: it knows neither orography nor coast nor time of day.")
     else:

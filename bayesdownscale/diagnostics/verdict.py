@@ -12,6 +12,9 @@ LIMITS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "coverage_90_between": ((0.85, 0.95), (0.75, 0.98)),
     "spread_skill": ((0.85, 1.15), (0.7, 1.4)),
     "crps_ratio": ((-np.inf, 0.6), (-np.inf, 1.0)),
+    "temporal_jerk": ((0.8, 1.25), (0.6, 1.67)),
+    "small_scales": ((-0.1, 0.1), (-0.3, 0.3)),
+    "exchangeable": ((0.05, np.inf), (0.01, np.inf)),
     "coarse_residual": ((0.8, 1.2), (0.5, 2.0)),
     "non_finite_draws": ((0, 0), (0, 0)),
     "diverging_draws": ((0, 0), (0, np.inf)),
@@ -24,11 +27,14 @@ TITLES = {
     "coverage_90_between": "coverage, hours without input",
     "spread_skill": "spread over error",
     "crps_ratio": "CRPS over the error of interpolation",
+    "temporal_jerk": "jerk at hours with input",
+    "small_scales": "power over scales, log10 ratio to the truth",
+    "exchangeable": "truth among the draws, p-value",
     "coarse_residual": "distance to the input, in noise sd",
     "non_finite_draws": "draws that are not finite",
     "diverging_draws": "draws marked as diverging",
     "draws": "number of draws",
-    "rhat": "R-hat of a parameter",
+    "rhat": "R-hat",
 }
 ORDER = ("ok", "warn", "fail")
 
@@ -93,10 +99,39 @@ def field_criteria(name: str, numbers: dict[str, Any]) -> list[Criterion]:
         value = total["crps_ratio"]
         said = f"The CRPS is {value:.2f} times the mean absolute error of the interpolated input."
         out.append(judge("crps_ratio", value, said, name))
+    p = [value for value in (numbers["calibration"] or {}).values() if value is not None]
+    if p:
+        said = (
+            f"The smallest p-value of {len(p)} tests of whether the truth is one more draw, times their number; "
+            "exact for correlated fields."
+        )
+        out.append(judge("exchangeable", min(1.0, min(p) * len(p)), said, name))
     return out
 
 
-def run_criteria(draws: dict[str, int], stats: dict[str, Any], parameters: dict[str, Any]) -> list[Criterion]:
+def structure_criteria(name: str, numbers: dict[str, Any]) -> list[Criterion]:
+    """The criteria of how draws hang together, from the `numbers` of `field_structure.structure`."""
+    out = []
+    jerk, radial = numbers.get("jerk_ratio") or {}, numbers.get("radial_spectrum") or {}
+    if jerk.get("posterior") is not None:
+        reference = jerk["truth"] or 1.0
+        ends = [jerk["posterior"] / end if end else None for end in (jerk["range"] or [None])[::-1]]
+        value, known = jerk["posterior"] / reference, "the truth's" if jerk["truth"] else "1"
+        said = (
+            f"Second differences in time at hours with input over those at other hours are {value:.2f} times {known}: "
+            + ("the draws move smoothly through the input." if value < 1.25 else "draws jump at the input.")
+        )
+        out.append(judge("temporal_jerk", value, said, name, ends))
+    if radial.get("posterior") is not None:
+        value = radial["posterior"]
+        chance = [-end for end in radial["range"][::-1]] if radial["range"] else None
+        kind = "too smooth" if value < -0.1 else "too rough" if value > 0.1 else "as rough as the truth"
+        said = f"Averaged over scales, the draws hold {10**value:.2f} times the power of the truth: {kind}."
+        out.append(judge("small_scales", value, said, name, chance))
+    return out
+
+
+def run_criteria(draws: dict[str, int], stats: dict[str, Any], convergence: dict[str, Any]) -> list[Criterion]:
     """The criteria that need no truth."""
     bad, used = draws["non_finite"], draws["used"]
     said = "All draws are finite." if not bad else f"{bad} of {draws['total']} draws are not finite and were left out."
@@ -111,10 +146,11 @@ def run_criteria(draws: dict[str, int], stats: dict[str, Any], parameters: dict[
         value = stats["coarse_residual"]["rms"]
         said = f"The draws miss the input by {value:.2f} noise standard deviations (rms); the model says 1."
         out.append(judge("coarse_residual", value, said))
-    for name, numbers in parameters.items():
-        if numbers["rhat"] is not None:
-            said = f"R-hat of {name} over its chains is {numbers['rhat']:.3f}."
-            out.append(judge("rhat", numbers["rhat"], said, name))
+    known = {name: numbers["rhat"] for name, numbers in convergence.items() if numbers["rhat"] is not None}
+    if known:
+        name = max(known, key=lambda name: known[name])
+        said = f"The largest R-hat of {len(known)} parameters, functionals and cells is that of {name}."
+        out.append(judge("rhat", known[name], said, name))
     return out
 
 
