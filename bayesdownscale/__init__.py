@@ -20,10 +20,19 @@ if TYPE_CHECKING:
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
+    from bayesdownscale.diagnostics.calibration import exchangeability
     from bayesdownscale.diagnostics.comparison import compare
     from bayesdownscale.diagnostics.digest import digest
+    from bayesdownscale.diagnostics.events import brier, reliability, tw_crps
+    from bayesdownscale.diagnostics.extremes import return_levels
+    from bayesdownscale.diagnostics.indices import indices
+    from bayesdownscale.diagnostics.multivariate import energy_score, variogram_score
     from bayesdownscale.diagnostics.report import report
     from bayesdownscale.diagnostics.sbc import sbc, uniformity
+    from bayesdownscale.diagnostics.scores import cell_scores, coverage, crps, pit, spread_skill
+    from bayesdownscale.diagnostics.skill import skill_score
+    from bayesdownscale.diagnostics.spectra import log_ratio, radial_spectrum, temporal_spectrum
+    from bayesdownscale.diagnostics.structure import jerk_ratio, lag1_autocorrelation, second_difference_energy
     from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
     from bayesdownscale.likelihood.hurdle import Hurdle
     from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
@@ -68,10 +77,19 @@ _HOME = {
     "data.read": ("open_fields",),
     "data.write": ("to_cf", "write_atomic"),
     "demo": ("gaussian_example",),
+    "diagnostics.calibration": ("exchangeability",),
     "diagnostics.comparison": ("compare",),
     "diagnostics.digest": ("digest",),
+    "diagnostics.events": ("brier", "reliability", "tw_crps"),
+    "diagnostics.extremes": ("return_levels",),
+    "diagnostics.indices": ("indices",),
+    "diagnostics.multivariate": ("energy_score", "variogram_score"),
     "diagnostics.report": ("report",),
     "diagnostics.sbc": ("sbc", "uniformity"),
+    "diagnostics.scores": ("cell_scores", "coverage", "crps", "pit", "spread_skill"),
+    "diagnostics.skill": ("skill_score",),
+    "diagnostics.spectra": ("log_ratio", "radial_spectrum", "temporal_spectrum"),
+    "diagnostics.structure": ("jerk_ratio", "lag1_autocorrelation", "second_difference_energy"),
     "likelihood.extremes": ("GEV", "GeneralizedPareto"),
     "likelihood.hurdle": ("Hurdle",),
     "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "stations", "time_mean"),
