@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bayesdownscale.posterior.collect import collect, read_model
     from bayesdownscale.posterior.exact import ExactGaussian, check_linear_gaussian, condition_gaussian
     from bayesdownscale.posterior.guidance import DPS, SDA, TMPD, FixedCovariance, MomentMatching, PiGDM, SeedRule
-    from bayesdownscale.posterior.guided import GuidedSDE
+    from bayesdownscale.posterior.guided import GuidedSDE, guided_sampler
     from bayesdownscale.posterior.kernels import (
         FieldKernel,
         FlowReparam,
@@ -99,7 +99,7 @@ _HOME = {
     "posterior.collect": ("collect", "read_model"),
     "posterior.exact": ("ExactGaussian", "check_linear_gaussian", "condition_gaussian"),
     "posterior.guidance": ("DPS", "SDA", "TMPD", "FixedCovariance", "MomentMatching", "PiGDM", "SeedRule"),
-    "posterior.guided": ("GuidedSDE",),
+    "posterior.guided": ("GuidedSDE", "guided_sampler"),
     "posterior.kernels": (
         "FieldKernel",
         "FlowReparam",

@@ -67,7 +67,8 @@ def sbc(
         on_batch(min(start + batch, replicates))
     names = list(ranks[0])
     values = np.stack([np.concatenate([part[name] for part in ranks]) for name in names])
-    attrs = {"draws": draws, "model": model.__name__, "sampler": sampler.__module__, "settings": repr(settings)}
+    name = lambda function: getattr(function, "__qualname__", type(function).__name__)
+    attrs = {"draws": draws, "model": name(model), "sampler": name(sampler), "settings": repr(settings)}
     return xr.Dataset({"rank": (("quantity", "replicate"), values)}, {"quantity": names}, attrs)
 
 
