@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from bayesdownscale.posterior.likelihood import LinearGaussianLikelihood, ProgramLikelihood
     from bayesdownscale.posterior.result import Posterior, provenance
+    from bayesdownscale.posterior.start import start_theta
     from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
     from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
     from bayesdownscale.prior.gaussian import GaussianField, GaussianPosterior, matern
@@ -111,6 +112,7 @@ _HOME = {
         "unscored",
     ),
     "posterior.likelihood": ("LinearGaussianLikelihood", "ProgramLikelihood"),
+    "posterior.start": ("start_theta",),
     "posterior.result": ("Posterior", "provenance"),
     "prior.denoiser": ("AbstractDenoiser", "Context"),
     "prior.distribution": ("FieldPrior", "GaussianPrior"),

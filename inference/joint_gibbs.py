@@ -35,7 +35,7 @@ def sampler(program, prior, *, draws, warmup, thin, steps=32, exact=False):
 
     def chain(key):
         k_theta, k_start, k_run = jax.random.split(key, 3)
-        theta = program.draw_theta(k_theta)
+        theta = bd.start_theta(k_theta, program, prior)
         start = {program.field: draw_field(theta, k_start)}
         kernel = bd.FieldKernel(model, bd.NoiseDenoiseMH) if exact else CustomGibbs(guided_block)
         gibbs = Gibbs([(kernel, [program.field]), (NUTS(model), None)])

@@ -102,7 +102,7 @@ for name, (sampler, settings) in samplers.items():
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(12, 5), sharey=True, layout="constrained")
 for row, (name, result) in zip(axes, ranks.items(), strict=True):
-    for panel, quantity in zip(row, ("t2m mean", "t2m change", "t2m middle_cell", "tarp"), strict=True):
+    for panel, quantity in zip(row, ("t2m mean", "t2m gradient", "t2m middle_cell", "tarp"), strict=True):
         values = result["rank"].sel(quantity=quantity).values
         counts, edges = np.histogram(values, bins=8, range=(0, 32))
         panel.stairs(counts / replicates * 8, edges, fill=True, color="#56B4E9")

@@ -14,6 +14,7 @@ from bayesdownscale.posterior.collect import collect, read_model
 from bayesdownscale.posterior.guidance import AbstractGuidance, MomentMatching
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
 from bayesdownscale.posterior.result import Posterior
+from bayesdownscale.posterior.start import start_theta
 from bayesdownscale.posterior.theta import draw_theta_given_field
 from bayesdownscale.prior.denoiser import Cost
 from bayesdownscale.prior.distribution import FieldPrior
@@ -115,7 +116,7 @@ def guided_sampler(
             x, cost = draw_field(key, {})
             return {"field": x, **cost_stats(cost)}
         k_theta, k_field, k_sweeps = jax.random.split(key, 3)
-        theta = program.draw_theta(k_theta)
+        theta = start_theta(k_theta, program, prior, collapse)
 
         def sweep(carry, key):
             k_theta, k_field = jax.random.split(key)
