@@ -12,20 +12,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bayesdownscale.data.bias import BiasCorrection
     from bayesdownscale.data.coarse import check_overlap, open_coarse
     from bayesdownscale.data.datasets import era5_uk
     from bayesdownscale.data.errors import DataError
     from bayesdownscale.data.fields import Fields
     from bayesdownscale.data.grid import Coords, Grid, Variable
     from bayesdownscale.data.read import open_fields
+    from bayesdownscale.data.regrid import conservative_mean
+    from bayesdownscale.data.rotated import RotatedPole
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
+    from bayesdownscale.diagnostics.baselines import bcsd, bilinear, climatology
     from bayesdownscale.diagnostics.calibration import exchangeability
     from bayesdownscale.diagnostics.comparison import compare
     from bayesdownscale.diagnostics.digest import digest
     from bayesdownscale.diagnostics.events import brier, reliability, tw_crps
     from bayesdownscale.diagnostics.extremes import return_levels
     from bayesdownscale.diagnostics.indices import indices
+    from bayesdownscale.diagnostics.kriging import gaussian_crps, kriging
     from bayesdownscale.diagnostics.multivariate import energy_score, variogram_score
     from bayesdownscale.diagnostics.report import report
     from bayesdownscale.diagnostics.sbc import sbc, uniformity
@@ -70,20 +75,25 @@ if TYPE_CHECKING:
     from bayesdownscale.prior.training import TrainingConfig
 
 _HOME = {
+    "data.bias": ("BiasCorrection",),
     "data.coarse": ("check_overlap", "open_coarse"),
     "data.datasets": ("era5_uk",),
     "data.errors": ("DataError",),
     "data.fields": ("Fields",),
     "data.grid": ("Coords", "Grid", "Variable"),
     "data.read": ("open_fields",),
+    "data.regrid": ("conservative_mean",),
+    "data.rotated": ("RotatedPole",),
     "data.write": ("to_cf", "write_atomic"),
     "demo": ("gaussian_example",),
+    "diagnostics.baselines": ("bcsd", "bilinear", "climatology"),
     "diagnostics.calibration": ("exchangeability",),
     "diagnostics.comparison": ("compare",),
     "diagnostics.digest": ("digest",),
     "diagnostics.events": ("brier", "reliability", "tw_crps"),
     "diagnostics.extremes": ("return_levels",),
     "diagnostics.indices": ("indices",),
+    "diagnostics.kriging": ("gaussian_crps", "kriging"),
     "diagnostics.multivariate": ("energy_score", "variogram_score"),
     "diagnostics.report": ("report",),
     "diagnostics.sbc": ("sbc", "uniformity"),
@@ -112,8 +122,8 @@ _HOME = {
         "unscored",
     ),
     "posterior.likelihood": ("LinearGaussianLikelihood", "ProgramLikelihood"),
-    "posterior.start": ("start_theta",),
     "posterior.result": ("Posterior", "provenance"),
+    "posterior.start": ("start_theta",),
     "prior.denoiser": ("AbstractDenoiser", "Context"),
     "prior.distribution": ("FieldPrior", "GaussianPrior"),
     "prior.gaussian": ("GaussianField", "GaussianPosterior", "matern"),

@@ -123,16 +123,19 @@ def downscale(coarse, out, cf, prior_folder, model, inference, settings, members
 @click.option("--out", type=path, default=Path("report.html"), show_default=True)
 @click.option("--truth", type=path, help="Fine fields to score against.")
 @click.option("--compare", "others", type=path, multiple=True, help="Another posterior of the same data; repeatable.")
+@click.option("--training", type=path, help="Past fine fields, for climatology and BCSD among the baselines.")
 @overwrite_option
-def report(posterior, out, truth, others, overwrite):
+def report(posterior, out, truth, others, training, overwrite):
     """Judge a POSTERIOR: one HTML file and a JSON file with every number beside it."""
-    from bayesdownscale.data.results import open_posterior, open_truth
+    from bayesdownscale.data.coarse import open_coarse
+    from bayesdownscale.data.results import coords_of, open_posterior, open_truth
     from bayesdownscale.diagnostics.report import report as write_report
 
     tree = open_posterior(posterior)
     known = None if truth is None else open_truth(truth, tree)
     beside = {str(other): open_posterior(other) for other in others}
-    page = write_report(tree, out, truth=known, compare=beside, overwrite=overwrite)
+    past = None if training is None else open_coarse(training, coords_of(tree))
+    page = write_report(tree, out, truth=known, compare=beside, training=past, overwrite=overwrite)
     click.echo(f"report written to {page}")
 
 

@@ -13,6 +13,7 @@ from bayesdownscale.data.errors import DataError
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.data.read import open_fields
+from bayesdownscale.data.units import convert
 from bayesdownscale.likelihood.operators import area_mean
 
 
@@ -83,6 +84,25 @@ def test_units_as_cf_spells_them(nc, given, wanted, factor, offset):
     like = Coords(TIMES, (Variable("tas", wanted),), domain().grid)
     values = open_coarse(nc(coarse_dataset(units=given)), like).values
     np.testing.assert_allclose(values[:, 0, ::-1], weather((4, 2, 2)) * factor + offset, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "standard", "given", "wanted", "factor"),
+    [
+        ("pr", "", "kg m-2 s-1", "mm d-1", 86400),
+        ("x", "precipitation_flux", "mm day-1", "kg m-2 s-1", 1 / 86400),
+        ("tp", "", "m", "kg m-2", 1000),
+        ("pressure", "", "kg m-2 s-1", "mm d-1", None),
+        ("hfls", "surface_upward_latent_heat_flux", "W m-2", "mm d-1", None),
+    ],
+)
+def test_mass_and_depth_of_water_are_one_and_nothing_else_is(name, standard, given, wanted, factor):
+    convert_one = lambda: convert(np.ones(1, np.float32), Variable(name, given, standard), Variable(name, wanted), "it")
+    if factor:
+        np.testing.assert_allclose(convert_one(), factor, rtol=1e-6)
+    else:
+        with pytest.raises(DataError, match="expected units convertible to mm d-1"):
+            convert_one()
 
 
 def test_order_of_latitudes_does_not_matter(nc):

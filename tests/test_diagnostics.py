@@ -3,7 +3,6 @@
 Random tests use fixed seeds; "fails once in n" is the rate at which another seed would fail a correct program.
 """
 
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,7 +13,15 @@ from trees import DRAWS, LAT, LON, TIME, calibrated_tree
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.diagnostics.baselines import bilinear
-from bayesdownscale.diagnostics.calibration import LEVELS, central_coverage, chance_range, histogram, pit_curves
+from bayesdownscale.diagnostics.calibration import (
+    LEVELS,
+    _spread,
+    central_coverage,
+    chance_range,
+    histogram,
+    pit_curves,
+    pit_curves_by_period,
+)
 from bayesdownscale.diagnostics.coastlines import coastlines_in
 from bayesdownscale.diagnostics.figures import hours_since_observed, time_series, widest_point
 from bayesdownscale.diagnostics.layout import add_truth, read_fields
@@ -135,6 +142,20 @@ def test_pit_curves_agree_with_coverage_and_are_uniform_over_the_pool(field):
     assert_allclose(curves.mean("item"), LEVELS, atol=1e-9)  # each cell gives every rank once
     assert_allclose(histogram(curves, 20).mean("bin"), 1.0)
     assert_allclose(pit_curves(field.ensemble, field.truth, 0)[0], curves[0])
+
+
+def test_pit_curves_by_period(field, monkeypatch):
+    seen = np.arange(field.truth.sizes["time"]) % 6 == 0
+    periods = {"all": slice(None), "observed": seen, "between": ~seen}
+    curves = pit_curves_by_period(field.ensemble, field.truth, periods)
+    assert_allclose(curves["all"], pit_curves(field.ensemble, field.truth), atol=1e-12)
+    assert_allclose(curves["observed"], pit_curves(field.ensemble.isel(time=seen), field.truth.isel(time=seen)))
+    gone = pit_curves_by_period(field.ensemble, field.truth.where(xr.DataArray(seen, dims="time")), periods)
+    assert sorted(gone) == ["all", "observed"]
+    monkeypatch.setattr("bayesdownscale.diagnostics.calibration._RANKED", 10 * 100)
+    assert len(_spread(np.arange(300), 100)) == 10
+    assert _spread(np.arange(9), 100) == list(range(9))
+    assert len({t % 6 for t in _spread(np.arange(60), 100)}) > 3  # not in step with a cycle
 
 
 def test_chance_range_holds_a_calibrated_truth_and_no_other(field):

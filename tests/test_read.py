@@ -6,10 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import xarray as xr
-from data_files import TIMES, coarse_dataset, saved, weather
+from data_files import TIMES, coarse_dataset, domain, saved, weather
 
+from bayesdownscale.data.coarse import open_coarse
 from bayesdownscale.data.errors import DataError
+from bayesdownscale.data.grid import Coords, Variable
 from bayesdownscale.data.read import open_fields
+from bayesdownscale.data.rotated import RotatedPole
 
 
 @pytest.fixture
@@ -99,17 +102,52 @@ def test_levels_and_other_grids_are_refused(nc):
     ds = coarse_dataset().drop_vars(["lat_bnds", "lon_bnds"])
     with pytest.raises(DataError, match=r"'tas' in .* got also 'plev \(2\)'"):
         open_fields(nc(ds.expand_dims({"plev": [850.0, 500.0]})))
-    turned = ds.rename({"lat": "rlat", "lon": "rlon"})
-    turned = turned.assign_coords(lat=(("rlat", "rlon"), np.ones((2, 2))), lon=(("rlat", "rlon"), np.ones((2, 2))))
-    with pytest.raises(DataError, match=r"expected a regular grid .* 'tas'"):
-        open_fields(nc(turned))
+    curved = ds.rename({"lat": "j", "lon": "i"}).drop_vars(["j", "i"])
+    curved = curved.assign_coords(lat=(("j", "i"), np.ones((2, 2))), lon=(("j", "i"), np.ones((2, 2))))
+    with pytest.raises(DataError, match=r"expected a grid regular in lat and lon, or in rlat and rlon .* 'tas'"):
+        open_fields(nc(curved))
     cells = ds.stack(cell=("lat", "lon")).reset_index("cell")
-    with pytest.raises(DataError, match="expected a regular grid"):
+    with pytest.raises(DataError, match="expected a grid regular in lat and lon"):
         open_fields(nc(cells))
     metres = ds.rename({"lat": "y", "lon": "x"}).assign_coords(y=[1e6, 2e6], x=[1e6, 2e6])
     metres.y.attrs, metres.x.attrs = {"units": "m"}, {"units": "m"}
     with pytest.raises(DataError, match="expected latitude and longitude coordinates for 'tas'"):
         open_fields(nc(metres), ["tas"])
+
+
+def rotated_dataset(places=True, mapping=True):
+    """A grid of EURO-CORDEX: coordinates rlat and rlon, a grid mapping, the places of all cells, or either alone."""
+    pole = RotatedPole(39.25, -162.0)
+    rlat, rlon = -10.0 + 0.44 * np.arange(4), -15.0 + 0.44 * np.arange(5)
+    dims = ("time", "rlat", "rlon")
+    ds = xr.Dataset({"tas": (dims, weather((4, 4, 5)), {"units": "K"})}, {"time": TIMES, "rlat": rlat, "rlon": rlon})
+    if places:
+        found = pole.to_geographic(*np.meshgrid(rlat, rlon, indexing="ij"))
+        ds = ds.assign_coords({name: (dims[1:], each) for name, each in zip(("lat", "lon"), found, strict=True)})
+    if mapping:
+        ds["crs"] = ((), 0, pole.cf_attrs())
+        ds["tas"].attrs["grid_mapping"] = "crs"
+    return ds
+
+
+@pytest.mark.parametrize(("places", "mapping"), [(True, True), (False, True), (True, False)])
+def test_rotated_grids_are_read_with_their_pole(nc, places, mapping):
+    ds = rotated_dataset(places, mapping)
+    fields = open_fields(nc(ds))
+    assert fields.grid.pole == RotatedPole(39.25, -162.0)
+    np.testing.assert_allclose(fields.grid.lat, ds["rlat"])
+    np.testing.assert_array_equal(fields.values[:, 0], ds["tas"])
+    with pytest.raises(DataError, match="expected grids with one pole"):
+        open_coarse(nc(ds), Coords(TIMES, (Variable("tas", "K"),), domain().grid))
+
+
+def test_rotated_grids_without_a_pole_are_refused(nc):
+    with pytest.raises(DataError, match="expected a grid mapping with the north pole of 'rlat' and 'rlon'"):
+        open_fields(nc(rotated_dataset(False, False)))
+    wrong = rotated_dataset(True, False)
+    wrong["lat"] = wrong["lat"] * 1.1
+    with pytest.raises(DataError, match="expected a rotated pole to explain"):
+        open_fields(nc(wrong))
 
 
 def test_uneven_cells_and_gaps_are_refused(nc):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import xarray as xr
-from trees import DRAWS, calibrated_tree, replaced
+from trees import DRAWS, TIME, calibrated_tree, replaced
 
 from bayesdownscale.diagnostics.report import report
 from bayesdownscale.diagnostics.summary import summarise
@@ -39,6 +39,40 @@ def test_summary_of_a_calibrated_posterior(tree):
     assert scores["all"]["crps_ratio"] == scores["all"]["crps"] / scores["all"]["interpolation_mae"]
     assert any("approximate" in sentence for sentence in summary["limitations"])
     assert summary["provenance"]["steps"] == 32
+
+
+def past_weather(tree, days=3):
+    """Weather like the truth at every hour of the days before, 3 K apart from it."""
+    field = tree["truth"]["t2m"].isel(time=np.arange(24 * days) % 12)
+    field = field + 3 * np.random.default_rng(0).normal(size=field.shape)
+    return field.assign_coords(time=TIME[0] + np.arange(-24 * days, 0) * np.timedelta64(1, "h"))
+
+
+def test_skill_over_baselines(tree):
+    numbers = summarise(tree, past_weather(tree))["variables"]["t2m"]
+    rows, scores = numbers["baselines"], numbers["scores"]
+    assert list(rows) == ["interpolation", "kriging", "climatology", "disaggregation"]
+    for period in ("all", "observed", "between"):
+        assert rows["interpolation"]["crps"][period] == pytest.approx(scores[period]["interpolation_mae"])
+    for row in rows.values():
+        assert row["skill"] == pytest.approx(1 - scores["all"]["crps"] / row["crps"]["all"])
+    for name in ("interpolation", "kriging"):  # whose differences are not correlated for half of the 13 hours
+        assert rows[name]["low"] < rows[name]["skill"] < rows[name]["high"]
+    assert rows["kriging"]["crps"]["all"] < rows["interpolation"]["crps"]["all"]
+    with pytest.raises(ValueError, match="without the hours of the posterior"):
+        summarise(tree, tree["truth"]["t2m"])
+
+
+def test_the_tail_of_the_input(tree):
+    numbers, truth = summarise(tree)["variables"]["t2m"], tree["truth"]["t2m"]
+    tail = numbers["tail"]
+    assert tail["threshold"] == pytest.approx(float(tree["observed_data"]["coarse"].quantile(0.95)))
+    weights = np.cos(np.deg2rad(truth["lat"]))
+    assert tail["frequency"] == pytest.approx(float((truth > tail["threshold"]).weighted(weights).mean()))
+    parts = tail["reliability"] - tail["resolution"] + tail["uncertainty"]
+    assert tail["brier"] == pytest.approx(parts, abs=0.02)  # fair, not plain
+    assert tail["brier"] < tail["interpolation_brier"]
+    assert tail["tw_crps"] < numbers["scores"]["all"]["crps"]
 
 
 def test_an_overconfident_posterior_fails():
@@ -111,14 +145,14 @@ def written(path):
 def test_report_holds_everything_and_needs_no_network(tree, tmp_path):
     path = report(tree, tmp_path / "new" / "report.html")
     page, numbers = written(path)
-    assert len(page.images) == 9
+    assert len(page.images) == 10
     assert all(image["alt"].strip() and image["src"].startswith("data:image/png;base64,") for image in page.images)
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert "http" not in page.text
     assert "assert 1 < 2 & 3" in page.text
     sections = ("Verdict", "Structure", "Is the truth one more draw?", "Parameters and convergence", "Sampling cost")
-    for words in (*sections, "Provenance", "What this posterior does not know", "too narrow"):
+    for words in (*sections, "Against baselines", "Provenance", "What this posterior does not know", "too narrow"):
         assert words in page.text
     assert numbers["schema"] == "bayesdownscale.report/2"
     assert numbers["variables"]["t2m"]["scores"]["all"]["coverage_90"] is not None
@@ -200,7 +234,7 @@ def test_what_cannot_be_said_is_listed(make, says):
     [
         (lambda: calibrated_tree(truth=False), 7, "Calibration was not assessed: no truth was given."),
         (lambda: calibrated_tree(draws=1), 4, "need at least two draws, and there is one"),
-        (lambda: with_missing_coarse(calibrated_tree()), 9, "hours without"),
+        (lambda: with_missing_coarse(calibrated_tree()), 10, "hours without"),
     ],
     ids=["no truth", "one draw", "missing input"],
 )

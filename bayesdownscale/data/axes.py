@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from .edges import edges_from_bounds, edges_from_centres
-from .errors import DataError, minute, span
+from .errors import DataError, minute, quoted, span
 from .grid import Grid
+from .rotated import RotatedPole
 
 AXES = {  # standard_name, CF spellings of the units, usual names
     "lat": ("latitude", r"degrees?_?n(orth)?", ("lat", "latitude", "nav_lat", "y")),
@@ -72,7 +73,42 @@ def sorted_times(time: xr.DataArray, period: slice | None, path: Path) -> tuple[
     return stamps, order
 
 
-def regular_grid(ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Path) -> Grid:
+def rotated_axes(array: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray] | None:
+    """The latitudes and longitudes of `array` on a rotated sphere, by standard_name or as rlat and rlon."""
+    found = []
+    for cf_name, name in (("grid_latitude", "rlat"), ("grid_longitude", "rlon")):
+        own = [coord for coord in array.coords.values() if coord.ndim == 1 and standard_name(coord) == cf_name]
+        own = own or [coord for key, coord in array.coords.items() if key == name and coord.dims == (name,)]
+        if len(own) != 1:
+            return None
+        found.append(own[0])
+    return found[0], found[1]
+
+
+def read_pole(array: xr.DataArray, rlat: xr.DataArray, rlon: xr.DataArray, path: Path) -> RotatedPole:
+    """The rotated pole of `array`, from its CF grid mapping or else from the places of its cells."""
+    mapping = array.coords.get(array.encoding.get("grid_mapping", array.attrs.get("grid_mapping")))
+    known = {} if mapping is None else mapping.attrs
+    if {"grid_north_pole_latitude", "grid_north_pole_longitude"} <= set(known):
+        pole = known["grid_north_pole_latitude"], known["grid_north_pole_longitude"]
+        return RotatedPole(float(pole[0]), float(pole[1]), float(known.get("north_pole_grid_longitude", 0.0)))
+    lat, lon = find_axis(array, "lat"), find_axis(array, "lon")
+    dims = (*rlat.dims, *rlon.dims)
+    if lat is None or lon is None or set(lat.dims) != set(dims) or set(lon.dims) != set(dims):
+        raise DataError(
+            f"expected a grid mapping with the north pole of '{rlat.name}' and '{rlon.name}', or the latitude and "
+            f"longitude of every cell, for '{array.name}' in {path}, got {quoted(array.coords)}; add one of them"
+        )
+    try:
+        lats, lons = lat.transpose(*dims).values, lon.transpose(*dims).values
+        return RotatedPole.fit(rlat.values, rlon.values, lats, lons)
+    except ValueError as error:
+        raise DataError(f"'{array.name}' in {path}: {error}; regrid it first") from error
+
+
+def regular_grid(
+    ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Path, pole: RotatedPole | None = None
+) -> Grid:
     """The grid in the file's order, longitudes without a jump, edges from the file's bounds if it has any."""
     lats, lons = _decimal(lat.values), np.unwrap(_decimal(lon.values), period=360)
     lons = lons - 360 * (lons.max() > 360) + 360 * (lons.min() < -180)
@@ -85,7 +121,7 @@ def regular_grid(ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Pat
             edges.append(edges_from_centres(centres) if bounds is None else edges_from_bounds(centres, bounds))
     except ValueError as error:
         raise DataError(f"{lat.name!r} and {lon.name!r} in {path}: {error}") from error
-    return Grid(lats, lons, *edges)
+    return Grid(lats, lons, edges[0], edges[1], pole)
 
 
 def _decimal(values: np.ndarray) -> np.ndarray:

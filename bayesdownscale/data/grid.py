@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .edges import edges_from_centres
+from .rotated import RotatedPole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,17 +17,18 @@ OVERLAP_TOLERANCE = 1e-6  # degrees
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A regular latitude-longitude grid.
+    """A grid regular in latitude and longitude, the true ones or those of a rotated pole.
 
     **Arguments:** `lat` (n_lat,) and `lon` (n_lon,) cell centres in degrees, in either order; `lat_bounds`
     (n_lat + 1,) and `lon_bounds` (n_lon + 1,) cell edges in degrees, in the order of the centres
-    (half-way between centres when not given).
+    (half-way between centres when not given); `pole`, the rotated pole to which all these refer (None: true ones).
     """
 
     lat: np.ndarray
     lon: np.ndarray
     lat_bounds: np.ndarray = field(default=None)  # type: ignore[assignment]
     lon_bounds: np.ndarray = field(default=None)  # type: ignore[assignment]
+    pole: RotatedPole | None = None
 
     def __post_init__(self):
         for name in ("lat", "lon"):
@@ -69,18 +71,26 @@ class Grid:
             )
         lat_bounds, lon_bounds = self.lat_bounds[::factor], self.lon_bounds[::factor]
         lat, lon = (lat_bounds[1:] + lat_bounds[:-1]) / 2, (lon_bounds[1:] + lon_bounds[:-1]) / 2
-        return Grid(lat, lon, lat_bounds, lon_bounds)
+        return Grid(lat, lon, lat_bounds, lon_bounds, self.pole)
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """True latitudes and longitudes (n_lat, n_lon) of the cell centres [degrees]."""
+        lat, lon = np.meshgrid(self.lat, self.lon, indexing="ij")
+        return (lat, lon) if self.pole is None else self.pole.to_geographic(lat, lon)
 
     def crop(self, n_lat: int, n_lon: int) -> "Grid":
         """The first `n_lat` rows and `n_lon` columns."""
-        return Grid(self.lat[:n_lat], self.lon[:n_lon], self.lat_bounds[: n_lat + 1], self.lon_bounds[: n_lon + 1])
+        lat_bounds, lon_bounds = self.lat_bounds[: n_lat + 1], self.lon_bounds[: n_lon + 1]
+        return Grid(self.lat[:n_lat], self.lon[:n_lon], lat_bounds, lon_bounds, self.pole)
 
     def restrict(self, domain: "Grid") -> "tuple[np.ndarray, np.ndarray, Grid]":
         """The cells of this coarse grid that lie wholly in a prior's `domain`, in the order and convention of
         that: their rows and columns in this grid, and the grid they form.
 
-        Raises `ValueError` where there is none, or where they do not lie side by side.
+        Raises `ValueError` where there is none, where they do not lie side by side, or where the poles differ.
         """
+        if self.pole != domain.pole:
+            raise ValueError(f"expected grids with one pole, got {self.pole} and {domain.pole}; use overlap_areas")
         middle = (domain.lon_bounds[0] + domain.lon_bounds[-1]) / 2
         turns = 360 * np.round((middle - self.lon) / 360)
         axes = []
@@ -106,7 +116,7 @@ class Grid:
                 f"got {self.extent()}; choose files of one region"
             )
         lat_bounds, lon_bounds = (np.append(e[0], e[1, -1]) for e in (lat_edges, lon_edges))
-        return rows, columns, Grid(lat, lon, lat_bounds, lon_bounds)
+        return rows, columns, Grid(lat, lon, lat_bounds, lon_bounds, self.pole)
 
     def extent(self) -> str:
         """The outer edges in words, for messages."""
@@ -114,7 +124,7 @@ class Grid:
         return f"lat {min(lat):g} to {max(lat):g} and lon {min(lon):g} to {max(lon):g}"
 
     def _key(self) -> tuple:
-        return tuple(a.tobytes() for a in (self.lat, self.lon, self.lat_bounds, self.lon_bounds))
+        return *(a.tobytes() for a in (self.lat, self.lon, self.lat_bounds, self.lon_bounds)), self.pole
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Grid) and self._key() == other._key()

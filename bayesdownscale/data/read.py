@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .axes import AXES, find_axis, regular_grid, sorted_times, standard_name
+from .axes import AXES, find_axis, read_pole, regular_grid, rotated_axes, sorted_times, standard_name
 from .errors import DataError, quoted
 from .fields import Fields
 from .grid import Coords, Grid, Variable
@@ -89,7 +89,7 @@ def _names(ds: xr.Dataset, variables: Sequence[str] | None, path: Path) -> list[
     """The variables asked for, or all numeric ones that have time, latitude and longitude."""
     if variables is None:
         numeric = [str(name) for name, array in ds.data_vars.items() if array.dtype.kind in "fiub"]
-        names = [name for name in numeric if all(find_axis(ds[name], axis) is not None for axis in AXES)]
+        names = [name for name in numeric if _on_axes(ds[name])]
         if not names:
             shapes = quoted(f"{name}({', '.join(map(str, a.dims))})" for name, a in ds.data_vars.items())
             raise DataError(
@@ -104,6 +104,12 @@ def _names(ds: xr.Dataset, variables: Sequence[str] | None, path: Path) -> list[
     return list(variables)
 
 
+def _on_axes(array: xr.DataArray) -> bool:
+    """Whether `array` has time and two axes of space."""
+    known = [axis for axis in AXES if find_axis(array, axis) is not None]
+    return len(known) == len(AXES) or ("time" in known and rotated_axes(array) is not None)
+
+
 def read_layers(ds: xr.Dataset, names: list[str], path: Path, period: slice | None = None) -> Layers:
     """Find the axes of each variable and check that they are the same."""
     found = [_layer(ds[name], path) for name in names]
@@ -116,13 +122,14 @@ def read_layers(ds: xr.Dataset, names: list[str], path: Path, period: slice | No
             )
     times, order = sorted_times(time, period, path)
     arrays = [array.isel({array.dims[0]: order}) for array, *_ in found]
-    return Layers(arrays, regular_grid(ds, lat, lon, path), times)
+    pole = None if rotated_axes(arrays[0]) is None else read_pole(ds[names[0]], lat, lon, path)
+    return Layers(arrays, regular_grid(ds, lat, lon, path, pole), times)
 
 
 def _layer(array: xr.DataArray, path: Path) -> tuple[xr.DataArray, ...]:
     """The variable as (time, lat, lon), and its three coordinates."""
     where = f"'{array.name}' in {path}"
-    lat, lon = find_axis(array, "lat"), find_axis(array, "lon")
+    lat, lon = rotated_axes(array) or (find_axis(array, "lat"), find_axis(array, "lon"))
     if lat is None or lon is None:
         raise DataError(
             f"expected latitude and longitude coordinates for {where}, got {quoted(array.coords)}; add the "
@@ -130,8 +137,8 @@ def _layer(array: xr.DataArray, path: Path) -> tuple[xr.DataArray, ...]:
         )
     if lat.ndim != 1 or lon.ndim != 1 or lat.dims == lon.dims:
         raise DataError(
-            f"expected a regular grid with one-dimensional lat and lon for {where}, got lat {lat.dims} and "
-            f"lon {lon.dims}; rotated and other grids are not supported yet, so regrid it first"
+            f"expected a grid regular in lat and lon, or in rlat and rlon of a rotated pole, for {where}, got lat "
+            f"{lat.dims} and lon {lon.dims}; regrid it first"
         )
     horizontal = (lat.dims[0], lon.dims[0])
     array = array.squeeze([d for d in array.dims if array.sizes[d] == 1 and d not in horizontal])

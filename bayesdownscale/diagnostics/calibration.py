@@ -7,7 +7,7 @@ truth, with all its correlation, may do by chance (a Monte Carlo test: Besag & C
 633).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import xarray as xr
@@ -17,14 +17,14 @@ from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.scores import area_weights
 
 LEVELS = np.round(np.arange(0.0, 1.0001, 0.005), 3)
-_RANKED = 10**7  # values ranked at most; longer runs are thinned in time
+_RANKED = 4 * 10**6  # values ranked at most; longer runs are thinned in time
 
 
 def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100) -> xr.DataArray:
     """The distribution function of the PIT of the truth, and of members put in its place.
 
     Not randomised: a tie spreads evenly over its ranks (Czado, Gneiting & Held 2009, Biometrics 65, 1254).
-    Cells are weighted by area. Of runs with more than 10 million values, every n-th time is used.
+    Cells are weighted by area. Of runs with more than 4 million values, times are left out.
 
     **Arguments:** `ensemble` (draw, time, lat, lon); `truth` (time, lat, lon), NaN where unknown;
     `stand_ins`, how many members at most take the place of the truth.
@@ -32,8 +32,7 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
     item 0 is the truth, the others are members judged against all other members and the truth.
     """
     n_pool = ensemble.sizes["draw"] + 1
-    stride = -(-n_pool * truth.size // _RANKED)
-    times = [t for t in range(0, truth.sizes["time"], stride) if bool(truth.isel(time=t).notnull().any())]
+    times = _spread(np.flatnonzero(truth.notnull().any(("lat", "lon"))), n_pool * truth[0].size)
     others = np.round(np.linspace(1, n_pool - 1, min(n_pool - 1, stand_ins))).astype(int)
     items = np.concatenate([[0], others])
     weight = np.repeat(area_weights(truth["lat"]).values[:, None], truth.sizes["lon"], axis=1)
@@ -49,6 +48,32 @@ def pit_curves(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100
             curves[i] += _distribution(below[i], ties[i], weight[known], n_pool)
         total += weight[known].sum()
     return xr.DataArray(curves / total, {"item": items, "pit": LEVELS}, ("item", "pit"), "pit_curve")
+
+
+def pit_curves_by_period(
+    ensemble: xr.DataArray, truth: xr.DataArray, periods: Mapping[str, slice | np.ndarray], stand_ins: int = 100
+) -> dict[str, xr.DataArray]:
+    """`pit_curves` of each of `periods`: "all", alone or with others that divide its times and of which it is the
+    mean, weighted by the known cells. Periods without any are left out."""
+    parts = {name: keep for name, keep in periods.items() if name != "all"} or {"all": slice(None)}
+    area = area_weights(truth["lat"])
+    known = {name: float((truth.isel(time=keep).notnull() * area).sum()) for name, keep in parts.items()}
+    curves = {
+        name: pit_curves(ensemble.isel(time=keep), truth.isel(time=keep), stand_ins)
+        for name, keep in parts.items()
+        if known[name]
+    }
+    together = xr.concat([known[name] * curve for name, curve in curves.items()], "period").sum("period")
+    return {"all": together / sum(known.values())} | curves
+
+
+def _spread(times: np.ndarray, values: int) -> list[int]:
+    """Some of `times`, of so many values each, for `_RANKED` in all: even in number, not in step with any cycle."""
+    n = max(1, min(times.size, _RANKED // values))
+    if n == times.size:
+        return times.tolist()
+    stride, golden = times.size / n, (5**0.5 - 1) / 2
+    return sorted({int(times[int((i + i * golden % 1) * stride)]) for i in range(n)})
 
 
 def _layers(ensemble: xr.DataArray, times: list[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -86,7 +111,9 @@ def _distribution(below: np.ndarray, ties: np.ndarray, weight: np.ndarray, n_poo
     return mass @ np.clip((LEVELS * n_pool - low[:, None]) / width[:, None], 0.0, 1.0)
 
 
-def exchangeability(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100) -> xr.DataArray:
+def exchangeability(
+    ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int = 100, curves: xr.DataArray | None = None
+) -> xr.DataArray:
     """Is the truth one more draw? Tests that no correlation between cells can mislead.
 
     Each statistic of the PIT of the truth is ranked among those of members put in its place; if they are exchangeable,
@@ -95,12 +122,13 @@ def exchangeability(ensemble: xr.DataArray, truth: xr.DataArray, stand_ins: int 
     so that they see a wrong spread with far less data, and their own spread is a property that scores of single cells
     do not see.
 
-    **Arguments:** as for `pit_curves`; at least 20 members for a p-value below 0.05.
+    **Arguments:** as for `pit_curves`, at least 20 members for a p-value below 0.05; `curves`, their `pit_curves` if
+    known.
     **Returns:** p-values (test,): `bias` (mean PIT), `spread` (mean distance of the PIT from 1/2), `shape` (largest
     distance of its distribution from uniform), `gradients` and `changes` (the spread of differences of neighbours in
     longitude, and from time to time), where there are any.
     """
-    curves = pit_curves(ensemble, truth, stand_ins)
+    curves = pit_curves(ensemble, truth, stand_ins) if curves is None else curves
     out = {
         "bias": _p_value(abs(_mean_of(curves, lambda u: u) - 0.5)),
         "spread": _p_value(abs(_mean_of(curves, lambda u: np.abs(u - 0.5)) - 0.25)),

@@ -35,6 +35,29 @@ def pit_histogram(curves: xr.DataArray, n_cells: int, bins: int = 20) -> Figure:
     return figure
 
 
+def reliability_diagram(rare: xr.Dataset) -> Figure:
+    """How often an event happened against the probability it was given, and how often that was given.
+
+    **Arguments:** `rare` from `events.reliability`.
+    """
+    figure = new_figure(4.6, 5.2)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    frequency = float((rare["share"] * rare["observed"].fillna(0.0)).sum())
+    axes.plot([0, 100], [0, 100], color="0.5", linewidth=0.9, label="calibrated")
+    axes.axhline(100 * frequency, color=BASELINE, linestyle="--", linewidth=1.0, label="frequency of the event")
+    given = rare.isel(bin=(rare["share"] > 0).values)
+    line = (100 * given["forecast"], 100 * given["observed"], "o-")
+    axes.plot(*line, color=POSTERIOR, markersize=4, linewidth=1.2, label="posterior")
+    axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="event happened [%]")
+    below.bar(100 * rare["bin"], 100 * rare["share"], 90 / rare.sizes["bin"], color="0.6")
+    below.set(xlabel="probability given to it [%]", ylabel="share [%]", yscale="log", ylim=(0.05, 100))
+    below.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    for one in (axes, below):
+        tidy(one)
+    axes.legend(loc="upper left", fontsize=SMALL, frameon=False)
+    return figure
+
+
 def coverage_curve(curves: xr.DataArray, between: xr.DataArray | None = None) -> Figure:
     """Empirical against nominal probability of central intervals.
 

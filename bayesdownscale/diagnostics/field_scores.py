@@ -7,12 +7,13 @@ import numpy as np
 import xarray as xr
 
 from bayesdownscale.diagnostics.baselines import bilinear
-from bayesdownscale.diagnostics.calibration import central_coverage, chance_range, exchangeability, pit_curves
+from bayesdownscale.diagnostics.calibration import central_coverage, chance_range, exchangeability, pit_curves_by_period
+from bayesdownscale.diagnostics.field_baselines import baseline_scores
 from bayesdownscale.diagnostics.field_structure import Spectra, structure
+from bayesdownscale.diagnostics.field_tails import tail_scores
 from bayesdownscale.diagnostics.layout import FieldDraws
 from bayesdownscale.diagnostics.multivariate import energy_score
 from bayesdownscale.diagnostics.scores import cell_scores, covered, domain_mean, ensemble_mean, spread
-from bayesdownscale.diagnostics.skill import skill_score
 
 LEVELS = (50, 90)  # of central intervals [%]
 
@@ -20,21 +21,21 @@ LEVELS = (50, 90)  # of central intervals [%]
 @dataclass(frozen=True, eq=False)
 class ScoredField:
     """One variable with what scoring it produced: the interpolated input (time, lat, lon), the distribution functions
-    (item, pit) of the PIT over all hours and over those without input, the CRPS of each cell, spectra, the numbers, and
+    (item, pit) of the PIT by period, the CRPS of each cell, the reliability of a rare event, spectra, the numbers, and
     in sentences what could not be computed."""
 
     field: FieldDraws
     interpolation: xr.DataArray | None
-    curves: xr.DataArray | None
-    curves_between: xr.DataArray | None
+    curves: dict[str, xr.DataArray]
     crps: xr.DataArray | None
+    rare: xr.Dataset | None
     spectra: Spectra
     numbers: dict[str, Any]
     omitted: list[str]
 
 
-def score_field(field: FieldDraws) -> ScoredField:
-    """Score one variable over all hours, hours with input (`observed`) and hours without (`between`)."""
+def score_field(field: FieldDraws, baselines: bool = True) -> ScoredField:
+    """Score one variable by period (`FieldDraws.periods`), and the `baselines` beside it if wanted."""
     ensemble, truth, observed = field.ensemble, field.truth, field.observed
     interpolation = None if field.coarse is None else bilinear(field.coarse, ensemble.isel(draw=0))
     several = ensemble.sizes["draw"] > 1
@@ -44,34 +45,29 @@ def score_field(field: FieldDraws) -> ScoredField:
         "spread": float(spread(ensemble)) if several else None,
         "structure": held_together,
         "scores": None,
-        "skill": None,
+        "tail": None,
+        "baselines": None,
         "calibration": None,
     }
-    curves = curves_between = crps = None
+    curves: dict[str, xr.DataArray] = {}
+    crps = rare = None
     if truth is not None:
         cells = _cells(ensemble, truth)
-        periods = {"all": slice(None)}
-        if observed is not None and not bool(observed.all()):
-            periods |= {"observed": observed.values, "between": ~observed.values}
-        numbers["scores"] = {name: _scores(cells, truth, interpolation, keep) for name, keep in periods.items()}
+        numbers["scores"] = {name: _scores(cells, truth, interpolation, keep) for name, keep in field.periods().items()}
         if several:
             crps = cells["crps"]
-            curves = pit_curves(ensemble, truth)
-            for level in LEVELS:
-                low, high = chance_range(central_coverage(curves, level / 100))
-                numbers["scores"]["all"][f"coverage_{level}_chance"] = [float(low), float(high)]
-            if numbers["scores"].get("between", {}).get("hours"):
-                without = ~observed.values if observed is not None else slice(None)
-                curves_between = pit_curves(ensemble.isel(time=without), truth.isel(time=without), 0)
-            p = exchangeability(ensemble, truth)
+            curves = pit_curves_by_period(ensemble, truth, field.periods())
+            for name, curve in curves.items():
+                for level in LEVELS:
+                    low, high = chance_range(central_coverage(curve, level / 100))
+                    numbers["scores"][name][f"coverage_{level}_chance"] = [float(low), float(high)]
+            p = exchangeability(ensemble, truth, curves=curves["all"])
             numbers["calibration"] = {str(test): float(p.sel(test=test)) for test in p["test"].values}
-            try:
-                if interpolation is not None:
-                    skill = skill_score(crps, abs(interpolation - truth))
-                    numbers["skill"] = {name: float(skill[name]) for name in ("skill", "low", "high")}
-            except ValueError as error:
-                omitted = [*omitted, f"{field.name}: no interval of the skill: {error}."]
-    return ScoredField(field, interpolation, curves, curves_between, crps, spectra, numbers, omitted)
+            numbers["tail"], rare = tail_scores(field, interpolation)
+            if baselines:
+                numbers["baselines"], missing = baseline_scores(field, interpolation, crps)
+                omitted = [*omitted, *missing]
+    return ScoredField(field, interpolation, curves, crps, rare, spectra, numbers, omitted)
 
 
 def describe(ensemble: xr.DataArray) -> dict[str, Any]:

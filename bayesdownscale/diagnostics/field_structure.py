@@ -10,13 +10,14 @@ from bayesdownscale.diagnostics.layout import FieldDraws
 from bayesdownscale.diagnostics.spectra import log_ratio, radial_spectrum, temporal_spectrum
 from bayesdownscale.diagnostics.structure import jerk_ratio, lag1_autocorrelation, second_difference_energy
 
-MOST = 50  # draws looked at
+MOST, NUMBERS = 50, 2**25  # draws looked at, and values of them in memory at once
 SPECTRA = {"radial_spectrum": radial_spectrum, "temporal_spectrum": temporal_spectrum}
 Spectra = dict[str, dict[str, xr.DataArray]]
 
 
 def structure(field: FieldDraws, interpolation: xr.DataArray | None) -> tuple[dict[str, Any], Spectra, list[str]]:
-    """Statistics of each of at most 50 draws, of the truth and of the interpolated input.
+    """Statistics of each of at most 50 draws, of the truth and of the interpolated input. Of long runs on large grids,
+    those in time are of some rows of cells and those in space of some times.
 
     **Returns:** by statistic `posterior` (its mean over draws), `range` (90 % of the draws), `truth` and
     `interpolation`, None where unknown; of spectra these are the mean log10 ratio to the truth's spectrum (to that of
@@ -24,9 +25,10 @@ def structure(field: FieldDraws, interpolation: xr.DataArray | None) -> tuple[di
     sentences what could not be computed.
     """
     step = -(-field.ensemble.sizes["draw"] // MOST)
-    fields = {"posterior": field.ensemble.isel(draw=slice(None, None, step))}
-    fields |= {} if field.truth is None else {"truth": field.truth}
-    fields |= {} if interpolation is None else {"interpolation": interpolation}
+    known = {"posterior": field.ensemble.isel(draw=slice(None, None, step)), "truth": field.truth}
+    known |= {"interpolation": interpolation}
+    fields = {what: values for what, values in known.items() if values is not None}
+    by_kind = {"time": _thinned(fields, "lat"), "space": _thinned(fields, "time")}
     series: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
         "lag1_autocorrelation": lag1_autocorrelation,
         "second_difference_energy": second_difference_energy,
@@ -39,7 +41,7 @@ def structure(field: FieldDraws, interpolation: xr.DataArray | None) -> tuple[di
     why: dict[str, None] = {}
     for name, function in (series | SPECTRA).items():
         found: dict[str, xr.DataArray] = {}
-        for what, values in fields.items():
+        for what, values in by_kind["space" if name == "radial_spectrum" else "time"].items():
             if name == "jerk_ratio" and what == "interpolation":
                 continue  # linear in time between hours with input, it has no jerk at all at other hours
             try:
@@ -54,6 +56,14 @@ def structure(field: FieldDraws, interpolation: xr.DataArray | None) -> tuple[di
         else:
             numbers[name] = _numbers(found)
     return numbers, spectra, list(why)
+
+
+def _thinned(fields: dict[str, xr.DataArray], dim: str) -> dict[str, xr.DataArray]:
+    """The fields in memory, with fewer places along `dim` where the draws are too large for it."""
+    posterior = fields["posterior"]
+    n = int(np.clip(NUMBERS * posterior.sizes[dim] // posterior.size, 1, posterior.sizes[dim]))
+    places = np.round(np.linspace(0, posterior.sizes[dim] - 1, n)).astype(int)
+    return {what: values.isel({dim: places}).load() for what, values in fields.items()}
 
 
 def _numbers(found: dict[str, xr.DataArray]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.checks import FIELD_DIMS
 
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
+Known = xr.Dataset | xr.DataArray | Fields  # of fine fields by name
 OTHER_NAMES = {"latitude": "lat", "longitude": "lon", "valid_time": "time"}
 
 
@@ -22,7 +23,8 @@ class FieldDraws:
 
     `ensemble` (draw, time, lat, lon): the finite draws, chains one after the other; `truth` (time, lat, lon),
     NaN where unknown; `coarse` (time_coarse, lat_coarse, lon_coarse): the input, NaN where missing;
-    `observed` (time,) bool: the times with a coarse snapshot. All in the units of `ensemble`. None: unknown.
+    `observed` (time,) bool: the times with a coarse snapshot; `training` (time, lat, lon): past weather. All in the
+    units of `ensemble`. None: unknown.
     """
 
     name: str
@@ -30,6 +32,13 @@ class FieldDraws:
     truth: xr.DataArray | None = None
     coarse: xr.DataArray | None = None
     observed: xr.DataArray | None = None
+    training: xr.DataArray | None = None
+
+    def periods(self) -> dict[str, slice | np.ndarray]:
+        """The times of each period: all, those with input (`observed`) and those without (`between`), where known."""
+        if self.observed is None or bool(self.observed.all()):
+            return {"all": slice(None)}
+        return {"all": slice(None), "observed": self.observed.values, "between": ~self.observed.values}
 
 
 def field_names(tree: xr.DataTree) -> list[str]:
@@ -38,8 +47,8 @@ def field_names(tree: xr.DataTree) -> list[str]:
     return [str(name) for name, values in posterior.data_vars.items() if set(FIELD_DIMS) <= set(values.dims)]
 
 
-def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
-    """All physical variables, the number of draws, and how many of them were left out.
+def read_fields(tree: xr.DataTree, training: Known | None = None) -> tuple[list[FieldDraws], int, int]:
+    """All physical variables, with past weather if given, the number of draws, and how many of them were left out.
 
     A draw with a number that is not finite, in any variable, is left out of every variable.
     Raises `ValueError` where the tree holds no fields or no finite draw.
@@ -55,6 +64,7 @@ def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
     if not finite.any():
         raise ValueError(f"expected finite draws, got none among {finite.size}; check units and noise scale")
     truth = tree["truth"].to_dataset() if "truth" in tree.children else xr.Dataset()
+    past = xr.Dataset() if training is None else _by_name(training, field_names(tree), "past weather")
     fields = []
     for name, ensemble in stacked.items():
         coarse = _coarse(tree, name)
@@ -65,12 +75,13 @@ def read_fields(tree: xr.DataTree) -> tuple[list[FieldDraws], int, int]:
                 align(truth[name], ensemble, "the truth") if name in truth else None,
                 coarse,
                 None if coarse is None else _observed(ensemble["time"], coarse),
+                _past(past[name], ensemble) if name in past else None,
             )
         )
     return fields, finite.size, int((~finite).sum())
 
 
-def add_truth(tree: xr.DataTree, truth: xr.Dataset | xr.DataArray | Fields) -> xr.DataTree:
+def add_truth(tree: xr.DataTree, truth: Known) -> xr.DataTree:
     """A copy of `tree` with the group `truth`, on the grid and at the times of the posterior.
 
     **Arguments:** `truth`, a Dataset with variables named as in the posterior (time, lat, lon); or one
@@ -78,20 +89,32 @@ def add_truth(tree: xr.DataTree, truth: xr.Dataset | xr.DataArray | Fields) -> x
     convention; values at times the posterior does not have are dropped, missing times become NaN.
     **Raises:** ValueError where names, units or grids do not fit.
     """
-    names = field_names(tree)
-    if isinstance(truth, Fields):
-        truth = truth.to_dataset()
-    if isinstance(truth, xr.DataArray):
-        if truth.name not in names and len(names) > 1:
-            raise ValueError(f"expected a truth named as one of {', '.join(names)}, got {truth.name!r}; rename it")
-        truth = truth.to_dataset(name=truth.name if truth.name in names else names[0])
-    shared = [name for name in names if name in truth]
-    if not shared:
-        raise ValueError(f"expected a truth with {quoted(names)}, got {quoted(truth.data_vars)}; rename its variables")
     posterior = tree["posterior"].to_dataset()
-    aligned = {name: align(truth[name], posterior[name], "the truth") for name in shared}
+    found = _by_name(truth, field_names(tree), "a truth")
+    aligned = {str(name): align(values, posterior[name], "the truth") for name, values in found.items()}
     groups = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
     return xr.DataTree.from_dict({**groups, "/truth": xr.Dataset(aligned)})
+
+
+def _by_name(fields: Known, names: list[str], what: str) -> xr.Dataset:
+    """Those variables of `fields` that a posterior of `names` has."""
+    if isinstance(fields, Fields):
+        fields = fields.to_dataset()
+    if isinstance(fields, xr.DataArray):
+        if fields.name not in names and len(names) > 1:
+            raise ValueError(f"expected {what} named as one of {', '.join(names)}, got {fields.name!r}; rename it")
+        fields = fields.to_dataset(name=fields.name if fields.name in names else names[0])
+    shared = [name for name in names if name in fields]
+    if not shared:
+        raise ValueError(f"expected {what} with {quoted(names)}, got {quoted(fields.data_vars)}; rename its variables")
+    return fields[shared]
+
+
+def _past(training: xr.DataArray, ensemble: xr.DataArray) -> xr.DataArray:
+    """Past weather, which must not hold the hours it is to be compared at."""
+    if np.isin(training["time"].values, ensemble["time"].values).any():
+        raise ValueError("expected past weather without the hours of the posterior, got some of them; leave them out")
+    return training
 
 
 def align(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:

@@ -10,19 +10,20 @@ from typing import Any
 import jinja2
 import xarray as xr
 
-from bayesdownscale.data.fields import Fields
 from bayesdownscale.diagnostics.digest import digest
 from bayesdownscale.diagnostics.field_scores import ScoredField
-from bayesdownscale.diagnostics.layout import add_truth
+from bayesdownscale.diagnostics.layout import Known, add_truth
 from bayesdownscale.diagnostics.model_figures import graph_figure, parameter_figure
 from bayesdownscale.diagnostics.report_figures import figures_of, picture
 from bayesdownscale.diagnostics.report_tables import (
     PERIODS,
+    baseline_rows,
     calibration_rows,
     cost_rows,
     number,
     score_rows,
     structure_rows,
+    tail_rows,
 )
 from bayesdownscale.diagnostics.style import name_of, period, place, units_of
 from bayesdownscale.diagnostics.summary import collect
@@ -32,8 +33,9 @@ from bayesdownscale.diagnostics.versus import versus
 def report(
     tree: xr.DataTree,
     path: str | Path,
-    truth: xr.Dataset | xr.DataArray | Fields | None = None,
+    truth: Known | None = None,
     compare: Mapping[str, xr.DataTree] | None = None,
+    training: Known | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a report of a posterior: `path`, one HTML file that needs no network, and its numbers as .json.
@@ -41,7 +43,8 @@ def report(
     **Arguments:** `tree`, a posterior tree (`Posterior.to_datatree`), in memory or lazy; `path` of the HTML file;
     `truth`, what happened, on the posterior's grid: a Dataset with the same variable names, one DataArray, or `Fields`
     (default: the tree's own group `truth`, if any); `compare`, other posteriors of the same data by name, to set beside
-    this one; `overwrite` files that exist.
+    this one; `training`, past weather on the same grid, for climatology and BCSD among the baselines; `overwrite` files
+    that exist.
     **Returns:** the path of the HTML file.
     **Raises:** FileExistsError where a file is in the way; ValueError where tree, truth or others do not fit.
     """
@@ -54,7 +57,7 @@ def report(
             raise FileExistsError(f"'{existing}' exists; choose another path or allow to overwrite it")
     with_truth = lambda tree: tree if truth is None else add_truth(tree, truth)
     tree = with_truth(tree)
-    summary, scored = collect(tree)
+    summary, scored = collect(tree, training)
     others = {name: with_truth(other) for name, other in (compare or {}).items()}
     summary["comparison"] = versus(tree, summary, scored, others) if others else None
     as_json = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -78,9 +81,12 @@ def _render(tree: xr.DataTree, summary: dict[str, Any], scored: list[ScoredField
             {
                 "name": one.field.name,
                 "title": name_of(ensemble),
+                "units": units_of(ensemble),
                 "about": f"{sizes['time']} times, {period(ensemble['time'].values)}; {sizes['lat']} × "
                 f"{sizes['lon']} cells (lat × lon), {place(south, west)} to {place(north, east)}",
+                "baselines": baseline_rows(one.numbers["baselines"]),
                 "scores": score_rows(one.numbers["scores"], units_of(ensemble)),
+                "tail": tail_rows(one.numbers["tail"], units_of(ensemble)),
                 "calibration": calibration_rows(one.numbers["calibration"]),
                 "structure": structure_rows(one.numbers["structure"], units_of(ensemble)),
                 "figures": list(figures_of(one)),

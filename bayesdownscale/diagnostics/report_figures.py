@@ -6,12 +6,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bayesdownscale.diagnostics.calibration_figures import coverage_curve, pit_histogram
+from bayesdownscale.diagnostics.calibration_figures import coverage_curve, pit_histogram, reliability_diagram
 from bayesdownscale.diagnostics.field_scores import ScoredField
 from bayesdownscale.diagnostics.figures import between_snapshots, spread_and_error, time_series, widest_point
 from bayesdownscale.diagnostics.maps import maps, unobserved_time
+from bayesdownscale.diagnostics.report_tables import number
 from bayesdownscale.diagnostics.structure_figures import jerk_figure, spectra_figure
-from bayesdownscale.diagnostics.style import name_of, place, png, utc
+from bayesdownscale.diagnostics.style import name_of, place, png, units_of, utc
 
 
 def figures_of(one: ScoredField) -> Iterator[dict[str, Any]]:
@@ -40,9 +41,9 @@ def figures_of(one: ScoredField) -> Iterator[dict[str, Any]]:
         f"Time series of {name} at {place(lat, lon)}: {draws} posterior draws{against}.",
         wide=True,
     )
-    if one.curves is not None and truth is not None:
+    if one.curves and truth is not None:
         yield picture(
-            pit_histogram(one.curves, int(truth.notnull().sum())),
+            pit_histogram(one.curves["all"], int(truth.notnull().sum())),
             "Rank of the truth (PIT)",
             "Flat where calibrated, a hump where the draws differ too much, a bowl where they are too alike, "
             "a slope where they are biased. The dashed band takes cells and hours as independent. They are "
@@ -52,10 +53,20 @@ def figures_of(one: ScoredField) -> Iterator[dict[str, Any]]:
             f"Histogram of the rank of the true {name} among the draws; flat means calibrated.",
         )
         yield picture(
-            coverage_curve(one.curves, one.curves_between),
+            coverage_curve(one.curves["all"], one.curves.get("between")),
             "Coverage",
             "How often central intervals hold the truth. Below the diagonal the posterior is overconfident.",
             f"Empirical against nominal coverage of central intervals of {name}.",
+        )
+    if one.rare is not None:
+        tail = one.numbers["tail"]
+        event = f"{name} above {number(tail['threshold'])} {units_of(ensemble)}".rstrip()
+        yield picture(
+            reliability_diagram(one.rare),
+            "Reliability of a rare event",
+            f"{event}, the 95 % quantile of the input; it happened at {number(100 * tail['frequency'])} % of cells and "
+            "hours. On the diagonal, what was given a probability happened as often. Below: how often each was given.",
+            f"Reliability diagram of {event}: observed frequency against the probability given by the draws.",
         )
     if draws > 1:
         yield from _spread(one)

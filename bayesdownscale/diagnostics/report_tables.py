@@ -29,6 +29,13 @@ STRUCTURE = {  # words, units
     "radial_spectrum": ("power over scales in space, log10 ratio to the truth", "1"),
     "temporal_spectrum": ("power over scales in time, log10 ratio to the truth", "1"),
 }
+BASELINES = {
+    "interpolation": "the input, interpolated in space and time",
+    "kriging": "kriging: a Gaussian field with one scale in space and one in time, estimated from the input",
+    "climatology": "climatology: past weather at the same time of day",
+    "BCSD": "BCSD: the input, corrected and interpolated as a difference from climatology",
+    "disaggregation": "disaggregation: the input, interpolated as a difference from climatology",
+}
 PERIODS = {"all": "all hours", "observed": "hours with input", "between": "hours without"}
 
 
@@ -49,9 +56,24 @@ def score_rows(scores: dict[str, Any] | None, units: str) -> list[dict[str, Any]
     return rows
 
 
+def baseline_rows(rows: dict[str, dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Rows of the table of baselines: words, CRPS by period, skill of the posterior and its interval."""
+    return [{"words": BASELINES.get(name, name), **row} for name, row in (rows or {}).items()]
+
+
 def calibration_rows(p: dict[str, Any] | None) -> list[tuple[str, float | None]]:
     """Tests of whether the truth is one more draw, in words, with their p-values."""
     return [(TESTS.get(name, name), value) for name, value in (p or {}).items()]
+
+
+def tail_rows(tail: dict[str, Any] | None, units: str) -> list[tuple[str, float, float | None]]:
+    """Rows of the table of the tail: words with units, posterior, and the interpolated input."""
+    if not tail:
+        return []
+    unit = f" [{units}]" if units else ""
+    words = {"brier": "Brier score", "tw_crps": f"threshold-weighted CRPS{unit}"}
+    rows = [(said, tail[key], tail[f"interpolation_{key}"]) for key, said in words.items()]
+    return rows + [(f"{key}, a part of the Brier score", tail[key], None) for key in ("reliability", "resolution")]
 
 
 def structure_rows(numbers: dict[str, Any], units: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayesdownscale.diagnostics.digest import digest
 from bayesdownscale.diagnostics.field_scores import ScoredField, score_field
-from bayesdownscale.diagnostics.layout import read_fields
+from bayesdownscale.diagnostics.layout import Known, read_fields
 from bayesdownscale.diagnostics.verdict import (
     as_dict,
     field_criteria,
@@ -24,22 +24,26 @@ ENOUGH_FOR_ESS, ENOUGH_FOR_RHAT = 100, 50  # draws of one chain alone, of each o
 CELLS = 500  # at random, whose convergence is diagnosed
 
 
-def summarise(tree: xr.DataTree) -> dict[str, Any]:
+def summarise(tree: xr.DataTree, training: Known | None = None) -> dict[str, Any]:
     """The numbers of the report as plain Python (None where unknown, never NaN), ready for JSON.
 
-    **Arguments:** `tree`, a posterior tree (`Posterior.to_datatree`), with a group `truth` or without.
+    **Arguments:** `tree`, a posterior tree (`Posterior.to_datatree`), with a group `truth` or without; `training`, past
+    weather on its grid, for more baselines.
     **Returns:** `verdict`, `sentence`, `criteria` (each name, title, variable, value, threshold, status ok,
     warn or fail, sentence), `draws`, `variables`, `convergence` (of parameters, functionals and cells),
     `sample_stats`, `not_assessed`, `limitations`, `provenance`, `model_source`, `model_graph`, `schema`.
     **Raises:** ValueError where the tree holds no fields or no finite draw.
     """
-    return collect(tree)[0]
+    return collect(tree, training)[0]
 
 
-def collect(tree: xr.DataTree) -> tuple[dict[str, Any], list[ScoredField]]:
+def collect(
+    tree: xr.DataTree, training: Known | None = None, baselines: bool = True
+) -> tuple[dict[str, Any], list[ScoredField]]:
     """`summarise(tree)`, and the scored fields it rests on, for the figures."""
-    fields, total, bad = read_fields(tree)
-    scored = [replace(one, numbers=plain(one.numbers)) for one in map(score_field, fields)]
+    fields, total, bad = read_fields(tree, training)
+    scored = [score_field(field, baselines) for field in fields]
+    scored = [replace(one, numbers=plain(one.numbers)) for one in scored]
     draws = {"total": total, "non_finite": bad, "used": total - bad}
     stats, convergence = _sample_stats(tree), _convergence(tree)
     criteria = [

@@ -9,6 +9,7 @@ import numpy as np
 LIMITS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "coverage_90": ((0.85, 0.95), (0.75, 0.98)),
     "coverage_50": ((0.4, 0.6), (0.3, 0.7)),
+    "coverage_90_observed": ((0.85, 0.95), (0.75, 0.98)),
     "coverage_90_between": ((0.85, 0.95), (0.75, 0.98)),
     "spread_skill": ((0.85, 1.15), (0.7, 1.4)),
     "crps_ratio": ((-np.inf, 0.6), (-np.inf, 1.0)),
@@ -24,6 +25,7 @@ LIMITS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 TITLES = {
     "coverage_90": "coverage of the 90 % interval",
     "coverage_50": "coverage of the 50 % interval",
+    "coverage_90_observed": "coverage, hours with input",
     "coverage_90_between": "coverage, hours without input",
     "spread_skill": "spread over error",
     "crps_ratio": "CRPS over the error of interpolation",
@@ -78,7 +80,7 @@ def field_criteria(name: str, numbers: dict[str, Any]) -> list[Criterion]:
     scores = numbers["scores"]
     if scores is None:
         return []
-    total, between, out = scores["all"], scores.get("between"), []
+    total, out = scores["all"], []
     for level in (90, 50):
         if total.get(f"coverage_{level}") is not None:
             value, chance = total[f"coverage_{level}"], total[f"coverage_{level}_chance"]
@@ -86,9 +88,12 @@ def field_criteria(name: str, numbers: dict[str, Any]) -> list[Criterion]:
             if None not in chance:
                 said += f"; draws in the truth's place score {_percent(chance[0])} to {_percent(chance[1])}"
             out.append(judge(f"coverage_{level}", value, said + ".", name, chance))
-    if between and between.get("coverage_90") is not None:
-        said = f"At hours without input the 90 % interval holds it at {_percent(between['coverage_90'])}."
-        out.append(judge("coverage_90_between", between["coverage_90"], said, name))
+    for period, which in (("observed", "with"), ("between", "without")):
+        part = scores.get(period) or {}
+        if part.get("coverage_90") is not None:
+            said = f"At hours {which} input the 90 % interval holds it at {_percent(part['coverage_90'])}."
+            chance = part.get("coverage_90_chance")
+            out.append(judge(f"coverage_90_{period}", part["coverage_90"], said, name, chance))
     if total.get("spread_skill") is not None:
         value = total["spread_skill"]
         low, high = LIMITS["spread_skill"][0]
@@ -114,12 +119,13 @@ def structure_criteria(name: str, numbers: dict[str, Any]) -> list[Criterion]:
     out = []
     jerk, radial = numbers.get("jerk_ratio") or {}, numbers.get("radial_spectrum") or {}
     if jerk.get("posterior") is not None:
-        reference = jerk["truth"] or 1.0
+        low, high = sorted((1.0, jerk["truth"] or 1.0))
+        nearest = min(max(jerk["posterior"], low), high)
         ends = [jerk["posterior"] / end if end else None for end in (jerk["range"] or [None])[::-1]]
-        value, known = jerk["posterior"] / reference, "the truth's" if jerk["truth"] else "1"
-        said = (
-            f"Second differences in time at hours with input over those at other hours are {value:.2f} times {known}: "
-            + ("the draws move smoothly through the input." if value < 1.25 else "draws jump at the input.")
+        value = jerk["posterior"] / nearest
+        beside = f" (the truth: {jerk['truth']:.2f}; judged by the nearer of that and 1)" if jerk["truth"] else ""
+        said = f"Second differences in time at hours with input are {jerk['posterior']:.2f} times others{beside}: " + (
+            "the draws move smoothly through the input." if value < 1.25 else "draws jump at the input."
         )
         out.append(judge("temporal_jerk", value, said, name, ends))
     if radial.get("posterior") is not None:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from bayesdownscale.diagnostics.comparison import compare
+from bayesdownscale.diagnostics.field_baselines import skill_over
 from bayesdownscale.diagnostics.field_scores import ScoredField
-from bayesdownscale.diagnostics.skill import skill_score
 from bayesdownscale.diagnostics.summary import collect, plain
 
 THIS = "this posterior"
@@ -28,12 +27,12 @@ def versus(
         raise ValueError(f"expected other posteriors to compare with, got one named {THIS!r}; rename it")
     rows, mine = {THIS: _row(summary)}, {one.field.name: one for one in scored}
     for name, other in others.items():
-        its_summary, its_scored = collect(other)
+        its_summary, its_scored = collect(other, baselines=False)
         rows[name] = _row(its_summary)
         for one in its_scored:
             this = mine.get(one.field.name)
             if this is not None and this.crps is not None and one.crps is not None:
-                rows[name]["skill"][one.field.name] = _skill(this.crps, one.crps)
+                rows[name]["skill"][one.field.name] = skill_over(this.crps, one.crps)
     out: dict[str, Any] = {"posteriors": rows, "models": None, "no_models": None}
     try:
         table = compare({THIS: tree, **others})
@@ -51,12 +50,3 @@ def _row(summary: dict[str, Any]) -> dict[str, Any]:
     jerk = {name: (v["structure"].get("jerk_ratio") or {}).get("posterior") for name, v in variables.items()}
     method = summary["provenance"].get("method")
     return {"verdict": summary["verdict"], "method": method, "scores": scores, "jerk_ratio": jerk, "skill": {}}
-
-
-def _skill(score: xr.DataArray, reference: xr.DataArray) -> dict[str, float]:
-    """Skill of `score` over `reference`, with the interval where the series is long enough for one."""
-    try:
-        found = skill_score(score, reference)
-        return {name: float(found[name]) for name in ("skill", "low", "high")}
-    except ValueError:
-        return {"skill": float(1 - score.mean() / reference.mean()), "low": np.nan, "high": np.nan}
