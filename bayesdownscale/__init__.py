@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bayesdownscale.data.bias import BiasCorrection
     from bayesdownscale.data.coarse import check_overlap, open_coarse
+    from bayesdownscale.data.correct import correct
     from bayesdownscale.data.datasets import era5_uk
     from bayesdownscale.data.errors import DataError
     from bayesdownscale.data.fields import Fields
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 _HOME = {
     "data.bias": ("BiasCorrection",),
     "data.coarse": ("check_overlap", "open_coarse"),
+    "data.correct": ("correct",),
     "data.datasets": ("era5_uk",),
     "data.errors": ("DataError",),
     "data.fields": ("Fields",),

@@ -1,14 +1,12 @@
 """The command line. Thin: it parses, calls and prints; heavy packages are imported inside the commands."""
 
-import inspect
-import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from bayesdownscale.progress import progress_bar
+from bayesdownscale.study import Study, command_line
 
 EXPECTED = (ValueError, FileExistsError, FileNotFoundError, FloatingPointError, PermissionError)
 
@@ -118,6 +116,39 @@ def downscale(coarse, out, cf, prior_folder, model, inference, settings, members
     click.echo(f"{members} members written to {out}")
 
 
+@main.command(epilog="Example: bayesdownscale correct esm.nc --reference obs.nc --ratio pr --wet pr=1 --out better.nc")
+@click.argument("model", type=path)
+@click.option("--reference", type=path, required=True, help="Fields to agree with, on the same cells or finer ones.")
+@click.option("--past", type=path, help="The model in the time of the reference (default: MODEL).")
+@click.option("--out", type=path, required=True, help="NetCDF of the corrected fields.")
+@click.option("--learn", metavar="FIRST/LAST", help="Days of past and reference to learn from (default: all).")
+@click.option("--variable", "variables", multiple=True, help="Variable to correct (repeat; default: all they share).")
+@click.option("--method", type=click.Choice(["eqm", "dqm", "qdm"]), default="qdm", show_default=True)
+@click.option("--window", type=int, help="Days of a moving window (default: calendar months).")
+@click.option("--ratio", "ratios", multiple=True, metavar="NAME", help="Variable whose ratios are kept, as rain.")
+@click.option("--wet", multiple=True, metavar="NAME=VALUE", help="Below it is dry: make up for missing wet days.")
+@click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of the model where the file lacks them.")
+@overwrite_option
+def correct(model, reference, past, out, learn, variables, method, window, ratios, wet, units, overwrite):
+    """Correct the bias of a coarse MODEL by quantile mapping against a reference."""
+    from bayesdownscale.data.correct import correct, in_period, with_units
+    from bayesdownscale.data.read import open_fields
+    from bayesdownscale.data.write import check_output, write_atomic
+
+    check_output(out, overwrite)
+    wanted, named = list(variables) or None, {name: str(value) for name, value in parse_settings(units).items()}
+    own = with_units(open_fields(model, wanted), named)
+    before = own if past is None else with_units(open_fields(past, wanted), named)
+    known = open_fields(reference, wanted)
+    if learn is not None:
+        days = parse_days(learn)
+        before, known = (in_period(f, *days, what) for f, what in ((before, "the model"), (known, "the reference")))
+    better, _ = correct(own, known, before, method, ratios, parse_settings(wet), window)
+    said = {"bias_correction": method, "reference": str(reference), "history": command_line(out)}
+    write_atomic(better.to_dataset().assign_attrs(said), out, overwrite)
+    click.echo(f"{len(better.variables)} variables, {better.times.size} times, corrected and written to {out}")
+
+
 @main.command(epilog="Example: bayesdownscale report posterior.zarr --truth fine.nc --out report.html")
 @click.argument("posterior", type=path)
 @click.option("--out", type=path, default=Path("report.html"), show_default=True)
@@ -185,66 +216,13 @@ def new(study):
     click.echo(f"study written to {study}; start with {study / 'study.py'}")
 
 
-class Study:
-    """What `downscale` and `demo` share: a prior, coarse fields, and a program by name."""
-
-    def __init__(self, prior, coarse, model: str, settings: dict[str, Any]):
-        from bayesdownscale.likelihood.operators import area_mean, snapshots
-        from bayesdownscale.recipes import find_recipe, load_recipe
-
-        self.prior, self.coarse, self.settings = prior, coarse, settings
-        self.operator = area_mean(prior.grid, coarse.grid) @ snapshots(prior.times, coarse.times)
-        self.model = load_recipe(find_recipe("models", model)).model
-
-    def run(self, out: Path, inference: str | None, members: int, steps: int, batch: int, seed: int):
-        """The posterior as a DataTree; finished batches wait in a folder beside `out` until it is written."""
-        import jax
-
-        from bayesdownscale.posterior.guided import GuidedSDE
-        from bayesdownscale.recipes import find_recipe, load_recipe
-
-        key, arguments = jax.random.key(seed), (self.prior, self.operator)
-        data = {"y": self.coarse, **self.settings}
-        if "coords" in inspect.signature(self.model).parameters:
-            data["coords"] = self.coarse.coords
-        with progress_bar("drawing members", members) as advance:
-            if inference is None:
-                sampler = GuidedSDE(self.model, steps=steps, batch=batch)
-                result = sampler.run(key, *arguments, draws=members, on_batch=advance, keep=unfinished(out), **data)
-                tree = result.to_datatree()
-            else:
-                recipe = load_recipe(find_recipe("inference", inference))
-                batches = {"on_batch": advance, "keep": unfinished(out)}
-                tree = recipe.run(key, self.model, *arguments, draws=members, **batches, **data)
-        tree.attrs.update(seed=seed, command=command_line(out), source=self.coarse.source)
-        return tree
-
-    def write(self, tree, out: Path, cf: Path | None, overwrite: bool) -> None:
-        import numpy as np
-
-        from bayesdownscale.data.write import to_cf, write_atomic
-        from bayesdownscale.posterior.batches import forget
-
-        write_atomic(tree, out, overwrite)
-        if cf is not None:
-            draws = lambda name: np.concatenate(np.asarray(tree["posterior"][name]))  # of all chains
-            members = {v.name: draws(v.name) for v in self.prior.variables}
-            write_atomic(to_cf(members, self.prior.coords, dict(tree.attrs)), cf, overwrite)
-        forget(unfinished(out))
-
-
-def unfinished(out: Path) -> Path:
-    """Where the finished members of an unfinished run wait."""
-    return out.parent / f".{out.name}.unfinished"
-
-
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs; numbers become numbers."""
     parsed: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
-            raise ValueError(f"expected --set NAME=VALUE, got {setting!r}")
+            raise ValueError(f"expected NAME=VALUE, got {setting!r}; write the name, an equals sign and the value")
         try:
             parsed[name] = float(value)
         except ValueError:
@@ -252,43 +230,12 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return parsed
 
 
-def command_line(out: Path) -> str:
-    """The command as it was typed, with the output's name in place of its path."""
-    words = [out.name if word == str(out) else word for word in sys.argv[1:]]
-    return shlex.join(["bayesdownscale", *words])
+def parse_days(text: str) -> tuple[Any, Any]:
+    """The two days of FIRST/LAST."""
+    import numpy as np
 
-
-class Advance:
-    """A progress bar's handle: call it with the work done so far; `note` sets the text beside it."""
-
-    def __init__(self, set_done: Callable[[int], None], set_note: Callable[[str], None]):
-        self._set_done, self.note = set_done, set_note
-
-    def __call__(self, done: int) -> None:
-        self._set_done(done)
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Advance]:
-    """A progress bar on standard error with time spent and time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=console) as bar:
-        task = bar.add_task("", total=total)
-
-        def note(text: str) -> None:
-            bar.update(task, description=text)
-            if not console.is_terminal:  # a log file: one line each time there is something to say
-                console.print(f"{what} {bar.tasks[task].completed:g}/{total} {text}", highlight=False)
-
-        yield Advance(lambda done: bar.update(task, completed=done), note)
+    try:
+        first, last = (np.datetime64(day.strip(), "D") for day in text.split("/"))
+    except ValueError:
+        raise ValueError(f"expected FIRST/LAST, such as 1981-01-01/2010-12-31, got {text!r}") from None
+    return first, last

@@ -1,5 +1,7 @@
 """Grids and labels: areas, distances, coarsening, cropping, and cells at the edge of a domain."""
 
+import json
+
 import numpy as np
 import pytest
 from data_files import T2M, TIMES, domain, weather
@@ -7,6 +9,7 @@ from data_files import T2M, TIMES, domain, weather
 from bayesdownscale.data.edges import edges_from_bounds, edges_from_centres
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.data.rotated import RotatedPole
 
 GLOBE = Grid(np.arange(-88.0, 90.0, 4.0), np.arange(2.0, 360.0, 4.0))
 
@@ -88,3 +91,9 @@ def test_fields_are_cropped_and_chosen_with_their_labels():
     assert part.grid == domain().grid.crop(3, 2)
     assert (part.variables, part.source) == ((T2M,), "made here")
     assert fields.isel_times(-1).values.shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("pole", [None, RotatedPole(39.25, -162.0, 10.0)], ids=["true", "rotated"])
+def test_a_grid_survives_json(pole):
+    grid = Grid(np.arange(3.0), np.array([5.0, 7.0, 10.0]), pole=pole)
+    assert Grid.from_json(json.loads(json.dumps(grid.to_json()))) == grid

@@ -330,6 +330,7 @@ class TestHeavyTails:
         log_density = -2.5 * np.log1p(((ys[:, None] - grid) / scale) ** 2 / 4) - grid**2 / (2 * v)
         np.testing.assert_allclose(got, grid[np.argmax(log_density, axis=1)], atol=0.01)
 
+    @pytest.mark.slow
     def test_draws(self, one, context):
         """Mean and standard deviation within a quarter of the exact ones' standard deviation: the bias of a
         Laplace step, far beyond the error of 1000 draws. A plain Newton step gave deviations over 100."""

@@ -55,7 +55,10 @@ def test_every_recipe_is_here():
     assert sorted(SETTINGS) == names("inference")
 
 
-@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"joint_gibbs"}))
+SLOW = pytest.param("flow_nuts", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [*sorted(set(SETTINGS) - {"joint_gibbs", "flow_nuts"}), SLOW])
 def test_recipe_draws_from_the_exact_posterior(name, setting, moments):
     """Means of 256 draws within 5 standard errors in every cell, spread within 6 % on average: a probability of
     failure below 1e-3 for independent exact draws (48 strongly correlated cells)."""
@@ -98,7 +101,7 @@ def sigma_moments(setting):
     return mean, np.sqrt(weights @ (logs - mean) ** 2)
 
 
-@pytest.mark.parametrize("name", ["joint_gibbs", pytest.param("flow_nuts", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["joint_gibbs", SLOW])
 def test_recipe_draws_parameters(name, setting, sigma_moments):
     """Mean of log sigma within a quarter of its standard deviation and spread within 20 %: for 256 independent draws
     four standard errors each; failure below 2e-4."""

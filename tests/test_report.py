@@ -189,7 +189,8 @@ def test_a_lazy_posterior_has_the_same_numbers(tree):
     assert lazy == pytest.approx(whole, rel=1e-6, abs=1e-9)
 
 
-def test_report_refuses_to_overwrite(tree, tmp_path):
+def test_report_refuses_to_overwrite(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("bayesdownscale.diagnostics.report._render", lambda *arguments: "a page")
     tree = replaced(tree, "/posterior", tree["posterior"].to_dataset().isel(time=slice(7), draw=slice(3)))
     path = report(tree, tmp_path / "report.html")
     before = path.read_bytes()

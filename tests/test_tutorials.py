@@ -1,4 +1,4 @@
-"""Every tutorial, run as a script with small settings; those that take a minute even so with `-m slow`."""
+"""Every tutorial, run as a script with small settings, which takes a minute or more even so: with `-m slow`."""
 
 import os
 import re
@@ -12,10 +12,6 @@ import bayesdownscale as bd
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 SMALL = {"TUTORIAL_DRAWS": "2", "TUTORIAL_STEPS": "4", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-QUICK = ("01",)
-CASES = [
-    pytest.param(path, id=path.stem, marks=() if path.stem[:2] in QUICK else pytest.mark.slow) for path in TUTORIALS
-]
 
 
 @pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
@@ -25,7 +21,8 @@ def test_names_are_those_of_the_package(script):
     assert not [name for name in names if not hasattr(bd, name)]
 
 
-@pytest.mark.parametrize("script", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial(script, tmp_path):
     environment = {**os.environ, **SMALL, "TUTORIAL_OUT": str(tmp_path / "out")}
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """Where and what a field is: the grid, the variables and the times. Labels live here, arrays elsewhere."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,18 @@ class Grid:
             if name == "lat":
                 bounds = np.clip(bounds, -90.0, 90.0)
             object.__setattr__(self, f"{name}_bounds", bounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers to make the grid from again: `Grid.from_json`."""
+        edges = {k: getattr(self, k).tolist() for k in ("lat", "lon", "lat_bounds", "lon_bounds")}
+        return edges if self.pole is None else {**edges, "pole": asdict(self.pole)}
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> "Grid":
+        """The grid of `to_json`; raises KeyError or TypeError where parts are missing or unknown."""
+        pole = record.get("pole")
+        edges = {k: np.asarray(v) for k, v in record.items() if k != "pole"}
+        return Grid(**edges, pole=None if pole is None else RotatedPole(**pole))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -32,9 +32,7 @@ class CollapsedLikelihood(AbstractLikelihood):
     @staticmethod
     def of(program: Program, prior: FieldPrior, theta: Theta, names: tuple[str, ...]) -> "CollapsedLikelihood":
         """With the values of the other parameters, and any values of `names`, in `theta`."""
-        unknown = sorted(set(names) - set(program.latents))
-        if unknown:
-            raise ProgramError(f"expected parameters among {program.latents} to collapse, got {unknown[0]!r}")
+        check_names(program, names)
         return CollapsedLikelihood(ProgramLikelihood.of(program, prior, theta), {n: theta[n] for n in names}, names)
 
     def __call__(self, x: Field) -> Scalar:
@@ -64,3 +62,10 @@ class CollapsedLikelihood(AbstractLikelihood):
     def _draw_w(self, key: Key) -> Theta:
         drawn = self.likelihood.draw_theta(key)
         return {name: drawn[name] for name in self.names}
+
+
+def check_names(program: Program, names: tuple[str, ...]) -> None:
+    """Raise `ProgramError` where one of `names` is no unknown parameter of `program`."""
+    unknown = sorted(set(names) - set(program.latents))
+    if unknown:
+        raise ProgramError(f"expected parameters among {program.latents} to collapse, got {unknown[0]!r}")

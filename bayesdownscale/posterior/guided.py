@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from bayesdownscale.likelihood.program import Program, Theta
-from bayesdownscale.posterior.collapse import CollapsedLikelihood
+from bayesdownscale.posterior.collapse import CollapsedLikelihood, check_names
 from bayesdownscale.posterior.collect import collect, read_model
 from bayesdownscale.posterior.guidance import AbstractGuidance, MomentMatching
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
@@ -101,6 +101,7 @@ def guided_sampler(
 ) -> Callable[[Array], dict[str, Array]]:
     """The sampler of one draw: of the field, and by `sweeps` of Gibbs of the unknown parameters."""
     sigmas = prior.levels.levels(steps)
+    check_names(program, collapse)
 
     def draw_field(key: Array, theta: Theta) -> tuple[Array, Cost]:
         if collapse:

@@ -135,7 +135,7 @@ def train_prior(
             "step_seconds": int(step / np.timedelta64(1, "s")),
             "start": str(times[0]),
             "variables": [dataclasses.asdict(v) for v in fields.variables],
-            "grid": {k: getattr(fields.grid, k).tolist() for k in ("lat", "lon", "lat_bounds", "lon_bounds")},
+            "grid": fields.grid.to_json(),
             "levels": {"sigma_min": levels.sigma_min, "sigma_max": levels.sigma_max},
             "architecture": {
                 "network": network.to_json(),
@@ -210,7 +210,7 @@ def load_prior(folder: str | Path | None = None, times: np.ndarray | None = None
     record = ckpt.load_description(folder, PRIOR)
     try:
         template = _shapes(record)
-        grid = Grid(**{k: np.asarray(v) for k, v in record["grid"].items()})
+        grid = Grid.from_json(record["grid"])
         variables = tuple(Variable(**v) for v in record["variables"])
         step = np.timedelta64(record["step_seconds"], "s").astype("timedelta64[ns]")
         default = np.datetime64(record["start"], "ns") + step * np.arange(record["window"])

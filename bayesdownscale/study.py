@@ -1,0 +1,68 @@
+"""One run of the command line: a prior, coarse fields and a program by name, to a posterior on disk."""
+
+import inspect
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from bayesdownscale.progress import progress_bar
+
+
+class Study:
+    """What `downscale` and `demo` share: a prior, coarse fields, and a program by name."""
+
+    def __init__(self, prior, coarse, model: str, settings: dict[str, Any]):
+        from bayesdownscale.likelihood.operators import area_mean, snapshots
+        from bayesdownscale.recipes import find_recipe, load_recipe
+
+        self.prior, self.coarse, self.settings = prior, coarse, settings
+        self.operator = area_mean(prior.grid, coarse.grid) @ snapshots(prior.times, coarse.times)
+        self.model = load_recipe(find_recipe("models", model)).model
+
+    def run(self, out: Path, inference: str | None, members: int, steps: int, batch: int, seed: int):
+        """The posterior as a DataTree; finished batches wait in a folder beside `out` until it is written."""
+        import jax
+
+        from bayesdownscale.posterior.guided import GuidedSDE
+        from bayesdownscale.recipes import find_recipe, load_recipe
+
+        key, arguments = jax.random.key(seed), (self.prior, self.operator)
+        data = {"y": self.coarse, **self.settings}
+        if "coords" in inspect.signature(self.model).parameters:
+            data["coords"] = self.coarse.coords
+        with progress_bar("drawing members", members) as advance:
+            if inference is None:
+                sampler = GuidedSDE(self.model, steps=steps, batch=batch)
+                result = sampler.run(key, *arguments, draws=members, on_batch=advance, keep=unfinished(out), **data)
+                tree = result.to_datatree()
+            else:
+                recipe = load_recipe(find_recipe("inference", inference))
+                batches = {"on_batch": advance, "keep": unfinished(out)}
+                tree = recipe.run(key, self.model, *arguments, draws=members, **batches, **data)
+        tree.attrs.update(seed=seed, command=command_line(out), source=self.coarse.source)
+        return tree
+
+    def write(self, tree, out: Path, cf: Path | None, overwrite: bool) -> None:
+        import numpy as np
+
+        from bayesdownscale.data.write import to_cf, write_atomic
+        from bayesdownscale.posterior.batches import forget
+
+        write_atomic(tree, out, overwrite)
+        if cf is not None:
+            draws = lambda name: np.concatenate(np.asarray(tree["posterior"][name]))  # of all chains
+            members = {v.name: draws(v.name) for v in self.prior.variables}
+            write_atomic(to_cf(members, self.prior.coords, dict(tree.attrs)), cf, overwrite)
+        forget(unfinished(out))
+
+
+def unfinished(out: Path) -> Path:
+    """Where the finished members of an unfinished run wait."""
+    return out.parent / f".{out.name}.unfinished"
+
+
+def command_line(out: Path) -> str:
+    """The command as it was typed, with the output's name in place of its path."""
+    words = [out.name if word == str(out) else word for word in sys.argv[1:]]
+    return shlex.join(["bayesdownscale", *words])
