@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bayesdownscale.data.fields import Fields
     from bayesdownscale.data.grid import Coords, Grid, Variable
     from bayesdownscale.data.read import open_fields
-    from bayesdownscale.data.regrid import conservative_mean
+    from bayesdownscale.data.regrid import conservative_mean, observed_cells
     from bayesdownscale.data.rotated import RotatedPole
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
@@ -84,7 +84,7 @@ _HOME = {
     "data.fields": ("Fields",),
     "data.grid": ("Coords", "Grid", "Variable"),
     "data.read": ("open_fields",),
-    "data.regrid": ("conservative_mean",),
+    "data.regrid": ("conservative_mean", "observed_cells"),
     "data.rotated": ("RotatedPole",),
     "data.write": ("to_cf", "write_atomic"),
     "demo": ("gaussian_example",),

@@ -13,6 +13,7 @@ from bayesdownscale.data.errors import DataError
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.data.read import open_fields
+from bayesdownscale.data.rotated import RotatedPole
 from bayesdownscale.data.units import convert
 from bayesdownscale.likelihood.operators import area_mean
 
@@ -202,3 +203,35 @@ def test_times_that_do_not_overlap():
         check_overlap(TIMES + np.timedelta64(366, "D"), TIMES, "'tas' in esm.nc")
     with pytest.raises(DataError, match="got no times"):
         check_overlap(TIMES[:0], TIMES)
+
+
+def test_a_rotated_domain_takes_the_cells_that_it_covers(nc):
+    """A prior on a rotated grid, a regular coarse file: cells wholly inside keep their values, in a box; others are
+    missing. Against the place of each coarse cell's corners and middles of sides, in the rotated frame."""
+    pole = RotatedPole(39.25, -162.0)
+    fine = Grid(-12.0 + 0.44 * np.arange(8), -20.0 + 0.44 * np.arange(10), pole=pole)
+    lat, lon = 30.45 + 0.9 * np.arange(15), 340.6 + 1.1 * np.arange(30)
+    world = xr.DataArray(
+        weather((4, 15, 30)),
+        {"time": TIMES, "lat": lat, "lon": lon % 360},
+        ["time", "lat", "lon"],
+        attrs={"units": "K"},
+    ).to_dataset(name="t2m")
+    fields = open_coarse(nc(world), Coords(TIMES, (T2M,), fine))
+    around = np.array([(a, b) for a in (-0.45, 0, 0.45) for b in (-0.55, 0, 0.55)]).T
+    rlat, rlon = pole.from_geographic(
+        *np.broadcast_arrays(lat[:, None, None] + around[0], lon[None, :, None] + around[1])
+    )
+    inside = (
+        (rlat >= fine.lat_bounds[0])
+        & (rlat <= fine.lat_bounds[-1])
+        & (rlon >= fine.lon_bounds[0])
+        & (rlon <= fine.lon_bounds[-1])
+    ).all(-1)
+    i, j = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    want = np.where(inside, world.t2m.values, np.nan)[:, i[0] : i[-1] + 1, j[0] : j[-1] + 1]
+    assert 3 < inside.sum() < want[0].size
+    np.testing.assert_array_equal(fields.values[:, 0], want)
+    np.testing.assert_allclose(fields.grid.lat, lat[i[0] : i[-1] + 1])
+    np.testing.assert_allclose(fields.grid.lon + 360, lon[j[0] : j[-1] + 1])
+    assert area_mean(fine, fields.grid)(jnp.ones(fine.shape)).shape == fields.grid.shape

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from bayesdownscale.data.grid import Grid
+from bayesdownscale.data.overlap import mean_weights
+from bayesdownscale.data.regrid import observed_cells
+from bayesdownscale.data.rotated import RotatedPole
 from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
 
 FINE = Grid(np.arange(50.25, 54, 0.5), np.arange(-2.75, 2, 0.5))  # 8 x 10
+POLE = RotatedPole(39.25, -162.0)
+ROTATED = Grid(-12.0 + 0.44 * np.arange(8), -20.0 + 0.44 * np.arange(10), pole=POLE)
+REGULAR = Grid(36.3 + 0.9 * np.arange(6), -8.7 + 1.1 * np.arange(8))  # some cells in ROTATED, some not, some cut
 TIMES = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(1, "h")
 SHAPE = (6, 2, 8, 10)
 BOUNDS = np.stack([TIMES[[0, 3]], TIMES[[3, 5]]], axis=1)
@@ -32,6 +38,9 @@ def points() -> LinearOperator:
 OPERATORS = {
     "nested area mean": lambda: area_mean(FINE, FINE.coarsen(2)),
     "fractional area mean": area,
+    "rotated to regular": lambda: area_mean(ROTATED, REGULAR),
+    "regular to rotated": lambda: area_mean(FINE, Grid(np.asarray([1.0, 2.0]), np.asarray([-13.0, -12.0]), pole=POLE)),
+    "rotated to regular of snapshots": lambda: area_mean(ROTATED, REGULAR) @ snapshots(TIMES, TIMES[::3]),
     "snapshots": lambda: snapshots(TIMES, TIMES[[4, 1]]),
     "time mean": lambda: time_mean(TIMES, BOUNDS),
     "stations": points,
@@ -96,6 +105,52 @@ def test_fractional_cells_are_weighted_by_the_overlap():
             want[a, b] = total / weight
     got = area_mean(FINE, coarse)(jnp.asarray(x, jnp.float32)[None, None])[0, 0]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+class TestBetweenCells:
+    def test_means_are_those_of_the_conservative_weights(self):
+        weights, covered = mean_weights(REGULAR, ROTATED)
+        inside = observed_cells(ROTATED, REGULAR)
+        np.testing.assert_array_equal(inside.ravel(), covered > 1 - 1e-6)
+        assert 3 < inside.sum() < (covered > 0).sum() < covered.size
+        x = np.random.default_rng(0).normal(size=(5, *ROTATED.shape))
+        want = (weights @ x.reshape(5, -1).T).T.reshape(5, *REGULAR.shape)
+        got = np.asarray(area_mean(ROTATED, REGULAR)(jnp.asarray(x, jnp.float32)))
+        part = (covered > 0).reshape(REGULAR.shape)
+        np.testing.assert_allclose(got[:, part], want[:, part], atol=1e-6)
+
+    def test_cells_outside_have_the_nearest_value(self):
+        x = jnp.arange(80.0).reshape(8, 10)
+        _, covered = mean_weights(REGULAR, ROTATED)
+        cell = int(np.flatnonzero(covered == 0)[-1])  # in the far north-east
+        lat, lon = (each.ravel() for each in ROTATED.places())
+        to = REGULAR.lat[cell // 8], REGULAR.lon[cell % 8]
+        near = np.argmin((lat - to[0]) ** 2 + ((lon - to[1]) * np.cos(np.deg2rad(to[0]))) ** 2)
+        assert area_mean(ROTATED, REGULAR)(x).ravel()[cell] == float(near)
+
+    def test_derivatives_are_the_adjoint(self):
+        """vjp, jvp, and a vjp of a vmap under jit, of a mean of data of which some are missing."""
+        H = area_mean(ROTATED, REGULAR)
+        inside = jnp.asarray(observed_cells(ROTATED, REGULAR))
+        x, v = jax.random.normal(jax.random.key(0), (2, 3, *ROTATED.shape))
+        y = jnp.where(inside, jax.random.normal(jax.random.key(1), REGULAR.shape), jnp.nan)
+
+        def loss(x, H):
+            gap = jnp.where(inside, H(x) - jnp.where(inside, y, 0.0), 0.0)  # as NumPyro's mask
+            return 0.5 * jnp.sum(gap**2, axis=(-2, -1))
+
+        gradient = jax.jit(lambda x, H: jax.vmap(jax.grad(loss), (0, None))(x, H))(x, H)
+        dense = mean_weights(REGULAR, ROTATED)[0].toarray()[np.asarray(inside).ravel()]
+        want = (x.reshape(3, -1) @ dense.T - y[inside][None]) @ dense
+        np.testing.assert_allclose(gradient.reshape(3, -1), want, atol=2e-6)
+        np.testing.assert_allclose(jax.jvp(H, (x,), (v,))[1], H(v), atol=1e-6)
+        np.testing.assert_allclose(jax.vjp(H, x)[1](H(v))[0], H.T(H(v)), atol=1e-6)
+        hessian_times_v = jax.jvp(jax.grad(lambda x: jax.vmap(lambda x: loss(x, H))(x).sum()), (x,), (v,))[1]
+        np.testing.assert_allclose(hessian_times_v.reshape(3, -1), v.reshape(3, -1) @ dense.T @ dense, atol=2e-6)
+
+    def test_grids_apart(self):
+        with pytest.raises(ValueError, match=r"wholly inside the fine grid .*of a rotated pole.*got none of lat 50"):
+            area_mean(ROTATED, FINE)
 
 
 def test_the_order_of_rows_does_not_matter():

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -11,8 +11,9 @@ import xarray as xr
 from .axes import standard_name
 from .errors import DataError, quoted, span
 from .fields import Fields
-from .grid import Coords, Variable
-from .read import label, load, open_dataset, read_layers
+from .grid import Coords, Grid, Variable
+from .read import Layers, label, load, open_dataset, read_layers
+from .region import within
 from .units import convert
 
 
@@ -28,22 +29,61 @@ def open_coarse(
     path: str | os.PathLike[str],
     like: HasCoords | Coords,
     variables: Sequence[str] | Mapping[str, str] | None = None,
+    times: slice | None = None,
 ) -> Fields:
     """Read a coarse file the way a prior needs it.
 
     **Arguments:** `path` as in `open_fields`; `like` a prior, or anything with `coords`, or `Coords` (its
     times are not used); `variables` which of the prior's variables to read (all when not given), or a
-    mapping from the prior's names to the file's. Other names match by name, then by CF standard_name.
+    mapping from the prior's names to the file's. Other names match by name, then by CF standard_name; `times`
+    the dates to read, both ends included (all when not given), of which all may be missing.
 
     **Returns:** values (time, variable, lat, lon) with the prior's variables, units, order of latitudes
     and convention of longitudes. Cells not wholly in the prior's domain are cropped: they average weather
-    that the prior does not know. Missing values stay NaN.
+    that the prior does not know. On grids of two poles the cells at the corners that are not inside become NaN.
+    Missing values stay NaN.
 
     **Raises:** `DataError` as `open_fields`, and for a variable that is not there or matches twice, missing
     or inconvertible units, no cell wholly inside the domain, or a variable with no value inside it.
     """
     path = Path(path)
     coords = like if isinstance(like, Coords) else like.coords
+    with open_dataset(path) as ds:
+        found = find_coarse(ds, path, coords, variables, times)
+        values = []
+        rows, columns = found.rows, found.columns
+        for variable, array in zip(found.variables, found.layers.arrays, strict=True):
+            where = f"'{array.name}' in {path}"
+            data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
+            data = np.where(inside, convert(data, label(array), variable, where), np.float32(np.nan))
+            if times is None and np.isnan(data).all():
+                raise DataError(
+                    f"expected values in the prior's domain, got only missing ones for {where}; check its "
+                    "_FillValue and its region"
+                )
+            values.append(data)
+    return Fields(np.stack(values, axis=1), Coords(found.layers.times, found.variables, found.grid), source=str(path))
+
+
+class Found(NamedTuple):
+    """What a prior needs of an open coarse file, not yet loaded: its `layers`, the prior's `variables` they are, and
+    the `rows` and `columns` inside the prior's domain, which make the `grid`."""
+
+    layers: Layers
+    variables: tuple[Variable, ...]
+    rows: slice
+    columns: slice
+    grid: Grid
+
+
+def find_coarse(
+    ds: xr.Dataset,
+    path: Path,
+    coords: Coords,
+    variables: Sequence[str] | Mapping[str, str] | None = None,
+    times: slice | None = None,
+) -> Found:
+    """Find in the open file `ds` what `open_coarse` reads; raises as it does."""
     variables = [variables] if isinstance(variables, str) else variables
     chosen = {v.name for v in coords.variables} if variables is None else set(variables)
     wanted = tuple(v for v in coords.variables if v.name in chosen)
@@ -54,25 +94,13 @@ def open_coarse(
             "choose among the prior's"
         )
     renamed = variables if isinstance(variables, Mapping) else {}
-    with open_dataset(path, [renamed.get(v.name, v.name) for v in wanted]) as ds:
-        names = [_match(ds, variable, renamed.get(variable.name), path) for variable in wanted]
-        layers = read_layers(ds, names, path)
-        try:
-            rows, columns, grid = layers.grid.restrict(coords.grid)
-        except ValueError as error:
-            raise DataError(f"{quoted(names)} in {path}: {error}") from error
-        values = []
-        for variable, array in zip(wanted, layers.arrays, strict=True):
-            where = f"'{array.name}' in {path}"
-            data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
-            data = convert(data, label(array), variable, where)
-            if np.isnan(data).all():
-                raise DataError(
-                    f"expected values in the prior's domain, got only missing ones for {where}; check its "
-                    "_FillValue and its region"
-                )
-            values.append(data)
-    return Fields(np.stack(values, axis=1), Coords(layers.times, wanted, grid), source=str(path))
+    names = [_match(ds, variable, renamed.get(variable.name), path) for variable in wanted]
+    layers = read_layers(ds, names, path, times)
+    try:
+        rows, columns, grid = layers.grid.restrict(coords.grid)
+    except ValueError as error:
+        raise DataError(f"{quoted(names)} in {path}: {error}") from error
+    return Found(layers, wanted, rows, columns, grid)
 
 
 def check_overlap(times_coarse: np.ndarray, times_fine: np.ndarray, where: str = "the coarse file") -> None:

@@ -90,6 +90,11 @@ class Grid:
         lat, lon = np.meshgrid(self.lat, self.lon, indexing="ij")
         return (lat, lon) if self.pole is None else self.pole.to_geographic(lat, lon)
 
+    def unit_vectors(self) -> np.ndarray:
+        """Unit vectors (cells, 3) from the centre of the Earth to the cell centres, cells in row-major order."""
+        lat, lon = (np.deg2rad(each).ravel() for each in self.places())
+        return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
     def crop(self, n_lat: int, n_lon: int) -> "Grid":
         """The first `n_lat` rows and `n_lon` columns."""
         lat_bounds, lon_bounds = self.lat_bounds[: n_lat + 1], self.lon_bounds[: n_lon + 1]

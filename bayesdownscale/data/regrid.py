@@ -9,6 +9,12 @@ from .overlap import mean_weights
 WHOLE = 1e-6  # of a coarse cell may be uncovered
 
 
+def observed_cells(fine: Grid, coarse: Grid) -> np.ndarray:
+    """Which cells (coarse lat, coarse lon) of `coarse` lie wholly inside the region of `fine`; grids may be regular or
+    rotated."""
+    return (mean_weights(coarse, fine)[1] > 1.0 - WHOLE).reshape(coarse.shape)
+
+
 def conservative_mean(fields: Fields, coarse: Grid) -> Fields:
     """Means of `fields` over the cells of `coarse`, weighted by area (first-order conservative remapping: Jones 1999,
     doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2); grids may be regular or rotated, nested or not.

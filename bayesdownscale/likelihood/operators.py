@@ -1,7 +1,7 @@
 """Linear observation operators H with exact adjoints: area means, snapshots, time means, stations, and products.
 
-Each is a matrix along one axis, or one along latitude and one along longitude, stored as such; the adjoint is
-the transposed matrices. NumPyro programs call them on fields in physical units.
+Each is a matrix along one axis, or one along latitude and one along longitude, stored as such, or a sparse one between
+cells; the adjoint is the transposed matrices. NumPyro programs call them on fields in physical units.
 """
 
 import abc
@@ -11,9 +11,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from scipy import sparse
 
 from bayesdownscale.data.grid import Grid
+from bayesdownscale.data.overlap import mean_weights
+from bayesdownscale.data.regrid import WHOLE
 
 TOLERANCE = 1e-6  # degrees by which coarse cells may overhang the fine grid
 
@@ -117,6 +120,45 @@ class FromPoints(LinearOperator):
         return AtPoints(self.lat_weights, self.lon_weights)
 
 
+class Rows(eqx.Module):
+    """A sparse matrix: each row's columns and weights, the rows padded with weights of 0 to the same length."""
+
+    columns: Int[Array, "row entry"]
+    weights: Float[Array, "row entry"]
+
+    @staticmethod
+    def of(matrix: sparse.csr_array) -> "Rows":
+        longest = max(int(np.diff(matrix.indptr).max()), 1)
+        entry = matrix.indptr[:-1, None] + np.arange(longest)
+        real = entry < matrix.indptr[1:, None]
+        entry = np.where(real, entry, 0)
+        weights = np.where(real, matrix.data[entry], 0.0)
+        return Rows(jnp.asarray(np.where(real, matrix.indices[entry], 0)), jnp.asarray(weights, jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        """(..., column) to (..., row): gathers."""
+        return jnp.einsum("re,...re->...r", self.weights, x[..., self.columns])
+
+
+class BetweenCells(LinearOperator):
+    """A sparse matrix between the cells of two grids: (..., lat, lon) to (..., lat_out, lon_out)."""
+
+    forward: Rows
+    backward: Rows  # the transposed matrix
+    shape: tuple[int, int] = eqx.field(static=True)
+    shape_out: tuple[int, int] = eqx.field(static=True)
+
+    def __call__(self, x: Array) -> Array:
+        _check_sizes("latitudes", x.shape[-2], self.shape[0])
+        _check_sizes("longitudes", x.shape[-1], self.shape[1])
+        flat = x.reshape(*x.shape[:-2], -1)
+        return self.forward(flat).reshape(*x.shape[:-2], *self.shape_out)
+
+    @property
+    def T(self) -> LinearOperator:
+        return BetweenCells(self.backward, self.forward, self.shape_out, self.shape)
+
+
 def _check_sizes(what: str, got: int, expected: int) -> None:
     if got != expected:
         raise ValueError(
@@ -144,13 +186,35 @@ def _overlap(fine: np.ndarray, coarse: np.ndarray, name: str, measure: Callable)
 def area_mean(fine: Grid, coarse: Grid) -> LinearOperator:
     """Means over coarse cells weighted by area on the sphere: (..., lat, lon) to (..., coarse lat, coarse lon).
 
-    On latitude-longitude grids the overlap of two cells is a product of an interval in longitude and one in
-    sin(latitude), so fractional overlaps are exact (Jones 1999, doi:10.1175/1520-0493). Raises `ValueError`
-    for coarse cells not wholly inside the fine grid.
+    On grids of one pole the overlap of two cells is a product of an interval in longitude and one in sin(latitude),
+    so fractional overlaps are exact (Jones 1999, doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2). Between a
+    rotated and a regular grid, whose cells cut each other anyhow, the weights are those of `data/overlap.py`, sparse.
+
+    Coarse cells not wholly inside the fine grid have no mean. On grids of one pole they raise `ValueError`. On others a
+    box of cells always has some at its corners: `observed_cells` tells which to leave out, that is to set to NaN in
+    the data, as `open_coarse` does. So that a field on these grids is finite everywhere, they have the mean of the
+    part inside, or else the value of the fine cell nearest to their centre. Raises `ValueError` when all are such.
     """
-    lat = _overlap(fine.lat_bounds, coarse.lat_bounds, "latitude", lambda b: np.sin(np.deg2rad(b)))
-    lon = _overlap(fine.lon_bounds, coarse.lon_bounds, "longitude", lambda b: b)
-    return AlongSpace(jnp.asarray(lat, jnp.float32), jnp.asarray(lon, jnp.float32))
+    if fine.pole == coarse.pole:
+        lat = _overlap(fine.lat_bounds, coarse.lat_bounds, "latitude", lambda b: np.sin(np.deg2rad(b)))
+        lon = _overlap(fine.lon_bounds, coarse.lon_bounds, "longitude", lambda b: b)
+        return AlongSpace(jnp.asarray(lat, jnp.float32), jnp.asarray(lon, jnp.float32))
+    weights, covered = mean_weights(coarse, fine)
+    if not (covered > 1.0 - WHOLE).any():
+        raise ValueError(
+            f"expected coarse cells wholly inside the fine grid ({fine.extent()}, of a rotated pole), got none of "
+            f"{coarse.extent()}; choose grids of one region"
+        )
+    outside = np.flatnonzero(covered <= 0.0)
+    near = sparse.coo_array((np.ones(outside.size), (outside, _nearest(coarse, fine, outside))), shape=weights.shape)
+    matrix = sparse.csr_array(weights + near)
+    return BetweenCells(Rows.of(matrix), Rows.of(sparse.csr_array(matrix.T)), fine.shape, coarse.shape)
+
+
+def _nearest(coarse: Grid, fine: Grid, cells: np.ndarray) -> np.ndarray:
+    """The fine cells whose centres are nearest to those of the coarse `cells`; all as positions in row-major order."""
+    to, of = fine.unit_vectors(), coarse.unit_vectors()[cells]
+    return np.argmax(of @ to.T, axis=1)
 
 
 def snapshots(fine_times: np.ndarray, coarse_times: np.ndarray) -> LinearOperator:
