@@ -55,7 +55,7 @@ def open_coarse(
         for variable, array in zip(found.variables, found.layers.arrays, strict=True):
             where = f"'{array.name}' in {path}"
             data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
-            data = np.where(inside, convert(data, label(array), variable, where), np.float32(np.nan))
+            data = np.where(found.inside, convert(data, label(array), variable, where), np.float32(np.nan))
             if times is None and np.isnan(data).all():
                 raise DataError(
                     f"expected values in the prior's domain, got only missing ones for {where}; check its "
@@ -67,13 +67,14 @@ def open_coarse(
 
 class Found(NamedTuple):
     """What a prior needs of an open coarse file, not yet loaded: its `layers`, the prior's `variables` they are, and
-    the `rows` and `columns` inside the prior's domain, which make the `grid`."""
+    the `rows` and `columns` with cells in the prior's domain, the `grid` they make, and which cells lie `inside`."""
 
     layers: Layers
     variables: tuple[Variable, ...]
-    rows: slice
-    columns: slice
+    rows: np.ndarray
+    columns: np.ndarray
     grid: Grid
+    inside: np.ndarray
 
 
 def find_coarse(
@@ -97,10 +98,10 @@ def find_coarse(
     names = [_match(ds, variable, renamed.get(variable.name), path) for variable in wanted]
     layers = read_layers(ds, names, path, times)
     try:
-        rows, columns, grid = layers.grid.restrict(coords.grid)
+        place = within(layers.grid, coords.grid)
     except ValueError as error:
         raise DataError(f"{quoted(names)} in {path}: {error}") from error
-    return Found(layers, wanted, rows, columns, grid)
+    return Found(layers, wanted, *place)
 
 
 def check_overlap(times_coarse: np.ndarray, times_fine: np.ndarray, where: str = "the coarse file") -> None:
