@@ -8,7 +8,7 @@ import xarray as xr
 
 from bayesdownscale.diagnostics.checks import FIELD_DIMS, labelled
 
-BLOCK = 2**23  # numbers of an ensemble in memory at once
+BLOCK = 2**22  # numbers of an ensemble in memory at once
 
 
 def by_cell(function: Callable[..., Any], ensemble: xr.DataArray, *fields: xr.DataArray) -> Any:

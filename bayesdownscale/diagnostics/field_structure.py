@@ -10,7 +10,7 @@ from bayesdownscale.diagnostics.layout import FieldDraws
 from bayesdownscale.diagnostics.spectra import log_ratio, radial_spectrum, temporal_spectrum
 from bayesdownscale.diagnostics.structure import jerk_ratio, lag1_autocorrelation, second_difference_energy
 
-MOST, NUMBERS = 50, 2**25  # draws looked at, and values of them in memory at once
+MOST, NUMBERS = 50, 2**24  # draws looked at, and values of them in memory at once
 SPECTRA = {"radial_spectrum": radial_spectrum, "temporal_spectrum": temporal_spectrum}
 Spectra = dict[str, dict[str, xr.DataArray]]
 

@@ -62,7 +62,7 @@ def of_ensemble(ensemble: xr.DataArray, functionals: dict[str, Functional] = FUN
     for part in blocks(ensemble):
         x = ensemble.isel(part).values.astype(np.float64)
         for name, functional in functionals.items():
-            series[name].append(functional.space(x))
+            series[name].append(np.array(functional.space(x)))  # a copy: a view would keep its block in memory
     values = {name: f.time(np.concatenate(series[name], axis=-1)) for name, f in functionals.items()}
     attrs = {name: {"long_name": f.words, "units": ensemble.attrs.get("units", "")} for name, f in functionals.items()}
     return xr.Dataset({name: ("draw", value, attrs[name]) for name, value in values.items()})
