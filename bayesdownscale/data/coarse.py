@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +11,8 @@ from .axes import standard_name
 from .errors import DataError, quoted, span
 from .fields import Fields
 from .grid import Coords, Grid, Variable
-from .read import Layers, label, load, open_dataset, read_layers
+from .places import Place, place_of
+from .read import Layers, label, load, opened, read_layers
 from .region import within
 from .units import convert
 
@@ -46,9 +46,9 @@ def open_coarse(
     **Raises:** `DataError` as `open_fields`, and for a variable that is not there or matches twice, missing
     or inconvertible units, no cell wholly inside the domain, or a variable with no value inside it.
     """
-    path = Path(path)
+    path = place_of(path)
     coords = like if isinstance(like, Coords) else like.coords
-    with open_dataset(path) as ds:
+    with opened(path) as ds:
         found = find_coarse(ds, path, coords, variables, times)
         values = []
         rows, columns = found.rows, found.columns
@@ -62,7 +62,8 @@ def open_coarse(
                     "_FillValue and its region"
                 )
             values.append(data)
-    return Fields(np.stack(values, axis=1), Coords(found.layers.times, found.variables, found.grid), source=str(path))
+    labels = Coords(found.layers.times, found.variables, found.grid)
+    return Fields(np.stack(values, axis=1), labels, str(path), found.layers.bounds, found.layers.methods)
 
 
 class Found(NamedTuple):
@@ -79,7 +80,7 @@ class Found(NamedTuple):
 
 def find_coarse(
     ds: xr.Dataset,
-    path: Path,
+    path: Place,
     coords: Coords,
     variables: Sequence[str] | Mapping[str, str] | None = None,
     times: slice | None = None,
@@ -115,7 +116,7 @@ def check_overlap(times_coarse: np.ndarray, times_fine: np.ndarray, where: str =
         )
 
 
-def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Path) -> str:
+def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Place) -> str:
     """The file's name for the prior's `variable`."""
     name = name or variable.name
     if name in ds.data_vars:
