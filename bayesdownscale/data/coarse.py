@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,13 +31,15 @@ def open_coarse(
     like: HasCoords | Coords,
     variables: Sequence[str] | Mapping[str, str] | None = None,
     times: slice | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> Fields:
     """Read a coarse file the way a prior needs it.
 
     **Arguments:** `path` as in `open_fields`; `like` a prior, or anything with `coords`, or `Coords` (its
     times are not used); `variables` which of the prior's variables to read (all when not given), or a
     mapping from the prior's names to the file's. Other names match by name, then by CF standard_name; `times`
-    the dates to read, both ends included (all when not given), of which all may be missing.
+    the dates to read, both ends included (all when not given), of which all may be missing; `units` of some variables,
+    by the prior's or the file's name, where the file has none or wrong ones.
 
     **Returns:** values (time, variable, lat, lon) with the prior's variables, units, order of latitudes
     and convention of longitudes. Cells not wholly in the prior's domain are cropped: they average weather
@@ -55,7 +58,10 @@ def open_coarse(
         for variable, array in zip(found.variables, found.layers.arrays, strict=True):
             where = f"'{array.name}' in {path}"
             data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
-            data = np.where(found.inside, convert(data, label(array), variable, where), np.float32(np.nan))
+            given = label(array)
+            told = (units or {}).get(variable.name, (units or {}).get(given.name, given.units))
+            data = convert(data, replace(given, units=told), variable, where)
+            data = np.where(found.inside, data, np.float32(np.nan))
             if times is None and np.isnan(data).all():
                 raise DataError(
                     f"expected values in the prior's domain, got only missing ones for {where}; check its "

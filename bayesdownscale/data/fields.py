@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .grid import Coords, Grid, Variable
+from .intervals import interval_bounds
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,8 +54,22 @@ class Fields:
 
     def means_over(self, bounds: np.ndarray) -> "Fields":
         """The same values, known to be means over `bounds` (time, 2), start included, end not: for files that do not
-        say so. `interval_bounds` makes them from time stamps."""
+        say so."""
         return replace(self, bounds=np.asarray(bounds, "datetime64[ns]"), methods=("mean",) * len(self.variables))
+
+    def stamped_at(self, stamp: str) -> "Fields":
+        """The same values, known to be at a "point" in time, or means of which the times mark the "start", "middle" or
+        "end". Raises `ValueError` as `interval_bounds`."""
+        if stamp == "point":
+            return replace(self, bounds=None, methods=("point",) * len(self.variables))
+        return self.means_over(interval_bounds(self.times, stamp))
+
+    def first_and_last(self, step: np.timedelta64) -> np.ndarray:
+        """The first and the last time (2,) that a fine field of this `step` needs, for `prior.spanning`: those of the
+        values, or of the stretches of time they stand for."""
+        if self.bounds is None or set(self.methods) == {"point"}:
+            return np.stack([self.times.min(), self.times.max()])
+        return np.stack([self.bounds.min(), max(self.bounds.max() - step, self.bounds.min())])
 
     def crop(self, n_lat: int, n_lon: int) -> "Fields":
         """The first `n_lat` rows and `n_lon` columns."""

@@ -15,6 +15,7 @@ from .axes import AXES, find_axis, read_pole, regular_grid, rotated_axes, seam, 
 from .errors import DataError, quoted
 from .fields import Fields
 from .grid import Coords, Grid, Variable
+from .intervals import bounds_around
 from .places import Place, fetched, is_store, options_of, place_of, unreachable
 from .times import read_times, time_method
 
@@ -186,7 +187,8 @@ def read_layers(ds: xr.Dataset, names: list[str], path: Place, period: slice | N
         lon, arrays = lon.isel({lon.dims[0]: columns}), [a.isel({a.dims[2]: columns}) for a in arrays]
         ds = ds.isel({lon.dims[0]: columns})
     methods = tuple(time_method(array) for array in arrays)
-    return Layers(arrays, regular_grid(ds, lat, lon, path, pole), times.stamps, times.bounds, methods)
+    bounds = times.bounds if times.bounds is not None or "mean" not in methods else bounds_around(times.stamps)
+    return Layers(arrays, regular_grid(ds, lat, lon, path, pole), times.stamps, bounds, methods)
 
 
 def _layer(array: xr.DataArray, path: Place) -> tuple[xr.DataArray, ...]:

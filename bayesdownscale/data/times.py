@@ -110,21 +110,3 @@ def time_method(array: xr.DataArray) -> str:
     if not found:
         return _GRIB_METHODS.get(str(array.attrs.get("GRIB_stepType", "")), "")
     return next((method for method in found if method not in ("mean", "point")), found[0])
-
-
-def interval_bounds(times: np.ndarray, stamp: str = "start") -> np.ndarray:
-    """Bounds (n, 2) datetime64[ns] of means whose file has none, from evenly spaced `times` (n,) that mark the
-    `stamp` of each: its "start", "middle" or "end".
-
-    **Raises:** ValueError for uneven or fewer than two times, or another `stamp`.
-    """
-    times = np.asarray(times, "datetime64[ns]")
-    back = {"start": 0, "middle": 1, "end": 2}
-    steps = np.unique(np.diff(times))
-    if stamp not in back or steps.size != 1:
-        raise ValueError(
-            f"expected evenly spaced times and a stamp among {sorted(back)}, got {steps.size} different steps and "
-            f"{stamp!r}; add time_bnds to the file"
-        )
-    start = times - back[stamp] * steps[0] // 2
-    return np.stack([start, start + steps[0]], axis=1)
