@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.regrid import conservative_mean, observed_cells
     from bayesdownscale.data.rotated import RotatedPole
+    from bayesdownscale.data.twin.planet import Planet
+    from bayesdownscale.data.twin.weather import coarse_model, twin, twins
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
     from bayesdownscale.diagnostics.baselines import bcsd, bilinear, climatology
@@ -89,6 +91,8 @@ _HOME = {
     "data.read": ("open_fields",),
     "data.regrid": ("conservative_mean", "observed_cells"),
     "data.rotated": ("RotatedPole",),
+    "data.twin.planet": ("Planet",),
+    "data.twin.weather": ("coarse_model", "twin", "twins"),
     "data.write": ("to_cf", "write_atomic"),
     "demo": ("gaussian_example",),
     "diagnostics.baselines": ("bcsd", "bilinear", "climatology"),

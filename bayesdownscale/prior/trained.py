@@ -41,7 +41,8 @@ from bayesdownscale.prior.training import (
 from bayesdownscale.prior.windows import WindowedDenoiser
 
 PRIOR, STATE = "prior", "training"
-SHIPPED = Path(__file__).parent / "shipped" / "era5-uk-t2m"
+_FOLDER = Path(__file__).parent / "shipped"
+SHIPPED = {"era5-uk": _FOLDER / "era5-uk-t2m", "twin": _FOLDER / "twin"}
 
 
 def static_channels(standardisation: Standardisation, grid: Grid, extra: np.ndarray | None) -> np.ndarray:
@@ -66,6 +67,7 @@ def train_prior(
     statics: np.ndarray | None = None,
     validation_share: float = 1 / 8,
     n_modes: int = 200,
+    shrink: tuple[float, float] = (0.4, 0.6),
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_step: Callable[[int], None] = lambda step: None,
@@ -74,7 +76,8 @@ def train_prior(
 
     `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
     trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
-    example orography and land-sea mask. `provenance` is stored. Raises `ValueError` for data that cannot be
+    example orography and land-sea mask. `shrink`: of the Gaussian's covariance in space and in time, see
+    `fit_gaussian`; less for years of data. `provenance` is stored. Raises `ValueError` for data that cannot be
     trained on, `CheckpointError` where `folder` holds another run.
     """
     folder, network, training = Path(folder), network or UNetConfig(), training or TrainingConfig()
@@ -94,7 +97,8 @@ def train_prior(
     breaks = np.flatnonzero(np.diff(times[:n_train][~missing[:n_train]]) != step) + 1
     edges = [0, *breaks.tolist(), int((~missing[:n_train]).sum())]
     spans = [slice(a, b) for a, b in pairwise(edges)]
-    gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, n_modes=n_modes)
+    covariance = {"n_modes": n_modes, "shrink_space": shrink[0], "shrink_time": shrink[1]}
+    gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, **covariance)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
     levels = NoiseLevels.covering(largest)
     channels = static_channels(standardisation, fields.grid, statics)
@@ -111,7 +115,7 @@ def train_prior(
         "training": training.to_json(),
         "window": window,
         "validation_share": validation_share,
-        "n_modes": n_modes,
+        **covariance,
         "data": fingerprint,
         "times": digest(times),
         "statics": None if statics is None else digest(statics),
@@ -150,6 +154,7 @@ def train_prior(
                 "last_time": str(times[-1]),
                 "time_steps": int(times.size),
                 "training": training.to_json(),
+                "covariance": covariance,
                 "steps_done": int(state.step),
                 "best_step": int(state.best_step),
                 "validation_loss": float(state.best_loss),
@@ -201,12 +206,13 @@ def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]
 
 
 def load_prior(folder: str | Path | None = None, times: np.ndarray | None = None, steps: int = 64) -> FieldPrior:
-    """The prior stored in `folder` (default: the one shipped, hourly ERA5 2 m temperature over the UK), over
-    `times` (default: one window from the start of its training data).
+    """The prior stored in `folder`, over `times` (default: one window from the start of its training data).
 
+    `folder` may name a prior that ships with the package: "era5-uk" (the default), hourly ERA5 2 m temperature over
+    the UK, or "twin", pressure, wind and temperature of the twin climate (`twin`). A folder of that name is "./twin".
     Raises `CheckpointError`, naming the file, for anything missing, truncated, altered or of another format.
     """
-    folder = Path(folder or SHIPPED)
+    folder = SHIPPED.get(str(folder or "era5-uk")) or Path(str(folder))
     record = ckpt.load_description(folder, PRIOR)
     try:
         template = _shapes(record)

@@ -79,7 +79,7 @@ def simulate(
         return advance(planet, state, 3600.0 * hours, max(1, round(substeps * hours)))
 
     def one(state: Spectral, i: Array) -> tuple[Spectral, Array]:
-        return forward(state, step_hours), see(state, first_hour + i * step_hours)
+        return forward(state, step_hours), see(state, jnp.mod(first_hour + i * step_hours, 24.0))
 
     state = random_state(planet, key)
     state = jax.lax.fori_loop(0, round(4 * skip_days), lambda _, s: forward(s, 6.0), state)
@@ -104,7 +104,8 @@ def twin(
     **Arguments:** `start`, the first time [UTC]; `days`, how long, both ends included; `grid`, within 2560 km of the
     planet's middle to each side; `step_hours` between fields; `planet`, its constants; `skip_days`, from random
     eddies to `start`: after 30 days they are forgotten.
-    **Returns:** psl [Pa], uas and vas [m s-1], tas [K], instantaneous, each a mean over its cell.
+    **Returns:** psl [Pa], uas and vas [m s-1], tas [K] at each time: the flow's means over cells, on the geography of
+    their middles.
     **Raises:** `ValueError` for a grid that leaves the plane, a turned grid, times that are none, a flow that explodes.
     """
     times, first_hour = _times(start, days, step_hours)
