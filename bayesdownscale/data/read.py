@@ -94,7 +94,7 @@ def open_dataset(path: Place, wanted: Sequence[str] = ()) -> xr.Dataset:
     if is_store(file):
         options = {"engine": "zarr", "consolidated": False}
         if isinstance(file, str):  # many requests without the consolidated metadata
-            options = {"engine": "zarr", "consolidated": None, "storage_options": options_of(file)}
+            options = {"engine": "zarr", "consolidated": None, "storage_options": options_of(file) or None}
     elif _is_grib(Path(file)):
         options = {"engine": "cfgrib", "backend_kwargs": {"indexpath": ""}}
         try:

@@ -82,8 +82,10 @@ def _bounds(ds: xr.Dataset, time: xr.DataArray) -> np.ndarray | None:
     for name in (named, f"{time.name}_bnds", f"{time.name}_bounds"):
         if name in ds.variables and ds[name].shape in ((time.size, 2), (2,)) and ds[name].dtype.kind in "MO":
             away = ds[name].values.reshape(-1, 2) - time.values[:, None]
-            away = np.sort(_whole_ms(away.astype("timedelta64[us]")), axis=1)
-            return None if np.isnat(away).any() or np.all(away[:, 0] == away[:, 1]) else away
+            away = away.astype("timedelta64[us]")
+            if np.isnat(away).any() or np.all(away[:, 0] == away[:, 1]):
+                return None
+            return np.sort(_whole_ms(away), axis=1)
     return None
 
 
