@@ -54,7 +54,9 @@ class Study:
         if cf is not None:
             draws = lambda name: np.concatenate(np.asarray(tree["posterior"][name]))  # of all chains
             members = {v.name: draws(v.name) for v in self.prior.variables}
-            write_atomic(to_cf(members, self.prior.coords, dict(tree.attrs)), cf, overwrite)
+            step = self.prior.times[1] - self.prior.times[0]
+            method = "point" if step < np.timedelta64(1, "D") else ""  # daily fields may be means
+            write_atomic(to_cf(members, self.prior.coords, dict(tree.attrs), method), cf, overwrite)
         forget(unfinished(out))
 
 

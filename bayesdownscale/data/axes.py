@@ -85,10 +85,9 @@ def rotated_axes(array: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray] | Non
 def read_pole(array: xr.DataArray, rlat: xr.DataArray, rlon: xr.DataArray, path: Place) -> RotatedPole:
     """The rotated pole of `array`, from its CF grid mapping or else from the places of its cells."""
     mapping = array.coords.get(array.encoding.get("grid_mapping", array.attrs.get("grid_mapping")))
-    known = {} if mapping is None else mapping.attrs
-    if {"grid_north_pole_latitude", "grid_north_pole_longitude"} <= set(known):
-        pole = known["grid_north_pole_latitude"], known["grid_north_pole_longitude"]
-        return RotatedPole(float(pole[0]), float(pole[1]), float(known.get("north_pole_grid_longitude", 0.0)))
+    known = rlat.attrs if mapping is None else mapping.attrs  # this package's own trees: with the coordinates
+    if (pole := RotatedPole.from_attrs(known)) is not None:
+        return pole
     lat, lon = find_axis(array, "lat"), find_axis(array, "lon")
     dims = (*rlat.dims, *rlon.dims)
     if lat is None or lon is None or set(lat.dims) != set(dims) or set(lon.dims) != set(dims):

@@ -133,5 +133,6 @@ def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Place) ->
     found = quoted(named if variable.standard_name and named else ds.data_vars)
     raise DataError(
         f"expected one variable named '{name}' or with standard_name '{variable.standard_name}' in {path}, "
-        f"got {found}; pass the file's name for it, as in variables={{'{variable.name}': ...}} or --name {variable.name}=..."
+        f"got {found}; pass the file's name for it, as in variables={{'{variable.name}': ...}} or "
+        f"--name {variable.name}=..."
     )

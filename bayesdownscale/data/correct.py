@@ -51,7 +51,9 @@ def correct(
         corrections[name] = fit
         corrected.append(fit(own).values.astype(np.float32))
     coords = Coords(model.times, tuple(shared), model.grid)
-    return Fields(np.stack(corrected, axis=1), coords, model.source), corrections
+    known = {v.name: method for v, method in zip(model.variables, model.methods, strict=False)}
+    methods = tuple(known.get(v.name, "") for v in shared) if known else ()
+    return Fields(np.stack(corrected, axis=1), coords, model.source, model.bounds, methods), corrections
 
 
 def in_period(fields: Fields, first: np.datetime64, last: np.datetime64, what: str) -> Fields:

@@ -94,6 +94,8 @@ class Fields:
         if self.bounds is not None:
             coords["time"].encoding["bounds"] = "time_bnds"
             as_time = {key: coords["time"].encoding[key] for key in ("units", "calendar")}
-            coords["time_bnds"] = xr.Variable(("time", "bnds"), self.bounds, {}, as_time | {"dtype": "float64"})
+            coords["time_bnds"] = xr.Variable(
+                ("time", "bnds"), self.bounds, {}, as_time | {"dtype": "float64", "_FillValue": None}
+            )
         attrs = {"Conventions": "CF-1.11"} | ({"source": self.source} if self.source else {})
         return xr.Dataset(data, coords=coords, attrs=attrs)

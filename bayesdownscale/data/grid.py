@@ -182,7 +182,10 @@ class Coords:
         return self.times.size, len(self.variables), *self.grid.shape
 
     def to_xarray(self) -> "dict[str, xr.Variable]":
-        """The CF coordinate variables: time, lat, lon and their bounds, with attributes and encodings."""
+        """The CF coordinate variables: time, lat, lon and their bounds, with attributes and encodings.
+
+        On a rotated pole `lat` and `lon` are CF's grid_latitude and grid_longitude, and carry the pole as attributes.
+        """
         import xarray as xr
 
         whole_seconds = np.all(self.times == self.times.astype("datetime64[s]"))
@@ -200,6 +203,9 @@ class Coords:
             ("lon", "longitude", "degrees_east", "X"),
         ):
             attrs = {"standard_name": long_name, "long_name": long_name, "units": units, "axis": axis}
+            if self.grid.pole is not None:
+                attrs |= {"standard_name": f"grid_{long_name}", "long_name": f"{long_name} in rotated pole grid"}
+                attrs |= {"units": "degrees"} | self.grid.pole.cf_attrs()
             centres, edges = getattr(self.grid, name), getattr(self.grid, f"{name}_bounds")
             out[name] = xr.Variable(name, centres, attrs, {"bounds": f"{name}_bnds"} | hygiene)
             bounds = np.stack([edges[:-1], edges[1:]], axis=1)

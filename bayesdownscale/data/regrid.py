@@ -1,5 +1,7 @@
 """Fields averaged over the cells of another grid, by area, which need not be nested in theirs."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .fields import Fields
@@ -34,4 +36,4 @@ def conservative_mean(fields: Fields, coarse: Grid) -> Fields:
     means = (weights @ values.T).T  # missing values make missing means
     means[:, ~inside] = np.nan
     coords = Coords(fields.times, fields.variables, coarse)
-    return Fields(means.reshape(coords.shape).astype(np.float32), coords, fields.source)
+    return replace(fields, values=means.reshape(coords.shape).astype(np.float32), coords=coords)

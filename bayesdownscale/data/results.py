@@ -10,6 +10,7 @@ from bayesdownscale.data.coarse import check_overlap, open_coarse
 from bayesdownscale.data.errors import DataError
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.data.rotated import RotatedPole
 
 
 def open_posterior(path: str | Path) -> xr.DataTree:
@@ -41,7 +42,8 @@ def coords_of(tree: xr.DataTree) -> Coords:
     variables = [
         Variable(str(v.name), text(v, "units"), text(v, "standard_name"), text(v, "long_name")) for v in fields
     ]
-    grid = Grid(posterior["lat"].values, posterior["lon"].values)
+    pole = RotatedPole.from_attrs(posterior["lat"].attrs)
+    grid = Grid(posterior["lat"].values, posterior["lon"].values, pole=pole)
     return Coords(posterior["time"].values, tuple(variables), grid)
 
 

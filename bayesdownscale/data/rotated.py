@@ -1,7 +1,9 @@
 """Rotated poles: the grids of regional climate models, regular in latitudes and longitudes of a turned sphere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,15 @@ class RotatedPole:
             raise ValueError(f"expected a rotated pole to explain latitudes and longitudes, got {far:.2g} degrees")
         pole, true_pole = _angles(turn[:, 2]), _angles(turn[2])
         return RotatedPole(*(round(float(angle), 4) for angle in (*pole, true_pole[1])))
+
+    @staticmethod
+    def from_attrs(attrs: Mapping[Any, Any]) -> "RotatedPole | None":
+        """The pole in the attributes of a grid mapping variable, None where they hold none."""
+        names = ("grid_north_pole_latitude", "grid_north_pole_longitude")
+        if not set(names) <= set(attrs):
+            return None
+        start = attrs.get("north_pole_grid_longitude", 0.0)
+        return RotatedPole(float(attrs[names[0]]), float(attrs[names[1]]), float(start))
 
     @cached_property
     def _turn(self) -> np.ndarray:
