@@ -133,7 +133,9 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 @main.command(epilog="Example: bayesdownscale ensemble esm.nc --members 30 --set sigma=0.05 --out ens.zarr")
 @click.argument("coarse", type=path)
 @click.option("--out", type=path, required=True, help="Zarr store; an unfinished run there goes on.")
-@click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior (default: the shipped one).")
+@click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior, or era5-uk (default) or twin.")
+@click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls a variable: t2m=tas.")
+@click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of a variable where the file lacks them.")
 @click.option("--model", default="area_mean", show_default=True, help="Program in models/, or a path.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Fix an argument of the model.")
 @click.option("--members", default=16, show_default=True, help="Draws of the whole record.")
@@ -145,8 +147,8 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 @click.option("--num-jobs", default=1, show_default=True, help="... of how many: for array jobs of a cluster.")
 @click.option("--verify", is_flag=True, help="Compare finished chunks with their checksums; do bad ones again.")
 @seed_option
-def ensemble(coarse, out, prior_folder, model, settings, members, span, steps, batch, workers, job_index, num_jobs,
-             verify, seed):  # fmt: skip
+def ensemble(coarse, out, prior_folder, names, units, model, settings, members, span, steps, batch, workers, job_index,
+             num_jobs, verify, seed):  # fmt: skip
     """Draw an ensemble of a record of any length given COARSE; run it again to go on after an interruption."""
     from functools import partial
 
@@ -154,7 +156,8 @@ def ensemble(coarse, out, prior_folder, model, settings, members, span, steps, b
     from bayesdownscale.ensemble.problem import problem_from_files
     from bayesdownscale.ensemble.run import Ensemble
 
-    build = partial(problem_from_files, prior_folder, coarse, model, parse_settings(settings))
+    files = prior_folder, coarse, model, parse_settings(settings)
+    build = partial(problem_from_files, *files, parse_words(names), parse_words(units))
     run = Ensemble(build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch)
     plan, share = run.plan, len(run.plan.jobs()[job_index::num_jobs])
     click.echo(f"{members} members x {plan.spans} spans of {plan.span} time steps: {share} jobs to do here", err=True)

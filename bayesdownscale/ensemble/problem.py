@@ -1,7 +1,7 @@
 """What is downscaled: a prior, coarse data that are read a block at a time, and a program with fixed parameters."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from bayesdownscale.data.coarse import find_coarse, open_coarse
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords
-from bayesdownscale.data.read import open_dataset
+from bayesdownscale.data.read import opened
 from bayesdownscale.prior.distribution import FieldPrior
 
 ROWS = 4096  # times read at once where all data are read
@@ -36,6 +36,9 @@ class CoarseInMemory:
 
     fields: Fields
 
+    def __post_init__(self):
+        check_snapshots(self.fields.bounds, self.fields.methods, self.fields.source or "the coarse fields")
+
     @property
     def coords(self) -> Coords:
         return self.fields.coords
@@ -47,10 +50,12 @@ class CoarseInMemory:
 @dataclass(frozen=True)
 class CoarseFile:
     """A NetCDF, Zarr or GRIB file of coarse fields fitted to a prior as by `open_coarse`, of which each job reads
-    only its own times. Raises `DataError` as `open_coarse`."""
+    only its own times; `names` and `units` as its `variables` and `units`. Raises `DataError` as `open_coarse`."""
 
     path: Path
     like: FieldPrior = field(repr=False, compare=False)
+    names: Mapping[str, str] | None = None
+    units: Mapping[str, str] | None = None
 
     @property
     def coords(self) -> Coords:
@@ -58,15 +63,27 @@ class CoarseFile:
 
     @cached_property
     def _coords(self) -> Coords:
-        with open_dataset(self.path) as ds:
-            found = find_coarse(ds, self.path, self.like.coords)
+        with opened(self.path) as ds:
+            found = find_coarse(ds, self.path, self.like.coords, self.names)
+            check_snapshots(found.layers.bounds, found.layers.methods, str(self.path))
             return Coords(found.layers.times, found.variables, found.grid)
 
     def rows(self, low: int, high: int) -> np.ndarray:
         times = self.coords.times[low:high]
         if not times.size:
             return np.zeros((0, *self.coords.shape[1:]), np.float32)
-        return open_coarse(self.path, self.like, times=slice(times[0], times[-1])).values
+        period = slice(times[0], times[-1])
+        return open_coarse(self.path, self.like, self.names, period, self.units).values
+
+
+def check_snapshots(bounds: np.ndarray | None, methods: tuple[str, ...], where: str) -> None:
+    """Raise `ValueError` for coarse values that are not snapshots, as far as their file says."""
+    kinds = {method or ("point" if bounds is None else "mean") for method in methods or ("",)}
+    if kinds != {"point"}:
+        raise ValueError(
+            f"expected snapshots (cell_methods 'time: point') in {where}, got {', '.join(sorted(kinds))}; ensembles "
+            "do not take means in time yet: use `downscale` on a shorter span"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,12 +107,21 @@ class Problem:
             yield self.coarse.rows(low, min(low + ROWS, n))
 
 
-def problem_from_files(prior: Path | None, coarse: Path, model: str, settings: dict[str, Any]) -> Problem:
+def problem_from_files(
+    prior: Path | None,
+    coarse: Path,
+    model: str,
+    settings: dict[str, Any],
+    names: dict[str, str] | None = None,
+    units: dict[str, str] | None = None,
+) -> Problem:
     """The problem of a prior's folder (None: the shipped one), a coarse file and a program by name or path. A
-    top-level function of plain arguments, so that worker processes can call it too."""
+    top-level function of plain arguments, so that worker processes can call it too. `names`: what the file calls the
+    prior's variables; `units` of those that lack them."""
     from bayesdownscale.prior.trained import load_prior
     from bayesdownscale.recipes import find_recipe, load_recipe
 
     loaded = load_prior(prior)
     program = load_recipe(find_recipe("models", model)).model
-    return Problem(loaded, CoarseFile(Path(coarse), loaded), program, settings)
+    called = {v.name: v.name for v in loaded.variables} | (names or {})
+    return Problem(loaded, CoarseFile(Path(coarse), loaded, called, units or {}), program, settings)
