@@ -24,7 +24,15 @@ from bayesdownscale.prior.standardise import Standardisation
 from bayesdownscale.recipes import find_recipe, load_recipe
 
 TIMES, CELLS, BLOCK, EVERY = 25, 32, 8, 6
-CRITERIA = ("temporal_jerk", "coverage_90", "coverage_90_between", "coverage_50", "spread_skill", "exchangeable")
+CRITERIA = (
+    "temporal_jerk",
+    "coverage_90",
+    "coverage_90_observed",
+    "coverage_90_between",
+    "coverage_50",
+    "spread_skill",
+    "exchangeable",
+)
 
 
 def problem() -> tuple[bd.GaussianPrior, bd.LinearOperator, bd.Coords]:
