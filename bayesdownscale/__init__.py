@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bayesdownscale.data.bias import BiasCorrection
+    from bayesdownscale.data.catalogue import list_data, open_data
     from bayesdownscale.data.coarse import check_overlap, open_coarse
     from bayesdownscale.data.correct import correct
     from bayesdownscale.data.datasets import era5_uk
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from bayesdownscale.data.transform import Anamorphosis
     from bayesdownscale.data.twin.planet import Planet
     from bayesdownscale.data.twin.weather import coarse_model, twin, twins
-    from bayesdownscale.data.write import to_cf, write_atomic
+    from bayesdownscale.data.write import as_cf, to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
     from bayesdownscale.diagnostics.baselines import bcsd, bilinear, climatology
     from bayesdownscale.diagnostics.calibration import exchangeability
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "data.bias": ("BiasCorrection",),
+    "data.catalogue": ("list_data", "open_data"),
     "data.coarse": ("check_overlap", "open_coarse"),
     "data.correct": ("correct",),
     "data.datasets": ("era5_uk",),
@@ -98,7 +100,7 @@ _HOME = {
     "data.transform": ("Anamorphosis",),
     "data.twin.planet": ("Planet",),
     "data.twin.weather": ("coarse_model", "twin", "twins"),
-    "data.write": ("to_cf", "write_atomic"),
+    "data.write": ("as_cf", "to_cf", "write_atomic"),
     "demo": ("gaussian_example",),
     "diagnostics.baselines": ("bcsd", "bilinear", "climatology"),
     "diagnostics.calibration": ("exchangeability",),

@@ -20,8 +20,8 @@ def place_of(path: str | os.PathLike[str]) -> Place:
 
 
 def is_store(place: Place) -> bool:
-    """Whether a Zarr store is meant: a folder, or an address that ends in .zarr."""
-    return place.is_dir() if isinstance(place, Path) else place.rstrip("/").split("::")[0].endswith(".zarr")
+    """Whether a Zarr store is meant: a folder, or an address that ends in / or .zarr or .zarr-v3."""
+    return place.is_dir() if isinstance(place, Path) else bool(re.search(r"/$|\.zarr(-v\d)?$", place.split("::")[0]))
 
 
 def options_of(address: str) -> dict[str, Any]:

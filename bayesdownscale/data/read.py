@@ -14,9 +14,11 @@ import xarray as xr
 from .axes import AXES, find_axis, read_pole, regular_grid, rotated_axes, seam, standard_name, straightened
 from .errors import DataError, quoted
 from .fields import Fields
+from .grib import with_rotated_axes
 from .grid import Coords, Grid, Variable
 from .intervals import bounds_around
 from .places import Place, fetched, is_store, options_of, place_of, unreachable
+from .region import in_box
 from .times import read_times, time_method
 
 LARGEST = 9e19  # beyond it values are missing: 1e20 (CMIP), 9.97e36 (NetCDF), infinity
@@ -40,13 +42,15 @@ def open_fields(
     variables: Sequence[str] | Mapping[str, str] | None = None,
     *,
     times: slice | None = None,
+    region: tuple[float, float, float, float] | None = None,
 ) -> Fields:
     """Read fields on a regular latitude-longitude grid, or that of a rotated pole, from a NetCDF, Zarr or GRIB file.
 
     **Arguments:** `path` a file, the folder of a Zarr store, or an address that fsspec opens ("gs://....zarr");
     `variables` names or CF standard names to read, in order, or a mapping from the names you want to those in the file
     (`{"tas": "t2m"}`); all variables on time, latitude and longitude when not given; `times` the dates to keep, both
-    ends included, for example `slice("2019-03-01", "2019-03-24")`.
+    ends included, for example `slice("2019-03-01", "2019-03-24")`; `region`, the south, north, west and east [degrees]
+    between which cell centres are kept. Only what is kept is read.
 
     **Returns:** values (time, variable, lat, lon) in the file's units, in time order, NaN where missing or
     infinite; `Variable.units` is "" where the file gives none. Dates of other calendars as `read_times` converts them.
@@ -59,8 +63,14 @@ def open_fields(
     chosen = list(variables.values()) if isinstance(variables, Mapping) else variables
     with opened(place, chosen or ()) as ds:
         layers = read_layers(ds, _names(ds, chosen, place), place, times)
-        labels = [label(array) for array in layers.arrays]
-        values = np.stack([load(array, place) for array in layers.arrays], axis=1)
+        labels, arrays, grid = [label(array) for array in layers.arrays], layers.arrays, layers.grid
+        if region is not None:
+            try:
+                rows, columns, grid = in_box(grid, region)
+            except ValueError as error:
+                raise DataError(f"{place}: {error}") from error
+            arrays = [array.isel({array.dims[1]: rows, array.dims[2]: columns}) for array in arrays]
+        values = np.stack([load(array, place) for array in arrays], axis=1)
     for k, variable in enumerate(labels):
         if np.isnan(values[:, k]).all():
             raise DataError(
@@ -70,7 +80,7 @@ def open_fields(
         labels = [
             Variable(name, v.units, v.standard_name, v.long_name) for name, v in zip(variables, labels, strict=True)
         ]
-    coords = Coords(layers.times, tuple(labels), layers.grid)
+    coords = Coords(layers.times, tuple(labels), grid)
     return Fields(values, coords, str(place), layers.bounds, layers.methods)
 
 
@@ -112,9 +122,10 @@ def open_dataset(path: Place, wanted: Sequence[str] = ()) -> xr.Dataset:
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
             # Fill values of another type, two of them, or outside the range of a packed one: the values are read.
             warnings.filterwarnings("ignore", category=xr.SerializationWarning)
-            return xr.open_dataset(
+            ds = xr.open_dataset(
                 file, decode_coords="all", decode_times=decode_times, decode_timedelta=False, **options
             )
+            return with_rotated_axes(ds) if options["engine"] == "cfgrib" else ds
     except Exception as error:
         if isinstance(file, str):
             raise unreachable(file, error) from error

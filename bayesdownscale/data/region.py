@@ -41,3 +41,36 @@ def box_around(grid: Grid, pole: RotatedPole | None) -> Grid:
     lon = np.unwrap(np.unwrap(lon, period=360, axis=1), period=360, axis=0)
     limits = [np.asarray([each.min(), each.max()]) for each in (lat, lon)]
     return Grid(limits[0].mean(keepdims=True), limits[1].mean(keepdims=True), *limits, pole=pole)
+
+
+def in_box(grid: Grid, box: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray, Grid]:
+    """The rows and columns of `grid` with centres in a `box` of true south, north, west and east [degrees], and the
+    grid they form, its longitudes in the convention of the box. On a rotated pole, those around all such cells.
+
+    Raises `ValueError` where there is none or a column is there twice.
+    """
+    south, north, west, east = box
+    lat, lon = grid.places()
+    lon = lon + 360.0 * np.round(((west + east) / 2 - lon) / 360.0)
+    inside = (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
+    if not inside.any():
+        raise ValueError(
+            f"expected cells in lat {south:g} to {north:g} and lon {west:g} to {east:g} (south, north, west, east), "
+            f"got {grid.extent()}; choose another region"
+        )
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    shift = np.zeros(columns.size)
+    if grid.pole is None:
+        shift = lon[rows[0], columns] - grid.lon[columns]
+        order = np.argsort(lon[rows[0], columns])
+        order = order if grid.lon[0] <= grid.lon[-1] else order[::-1]
+        columns, shift = columns[order], np.round(shift[order] / 360.0) * 360.0
+    else:
+        rows, columns = (np.arange(index[0], index[-1] + 1) for index in (rows, columns))
+        shift = np.zeros(columns.size)
+    edges = [grid.lon_bounds[columns] + shift, grid.lon_bounds[columns + 1] + shift]
+    if not np.allclose(edges[0][1:], edges[1][:-1], rtol=0, atol=1e-3 * np.ptp(edges, axis=0).max()):
+        raise ValueError("expected each cell once, side by side, got gaps or repeated cells; cut the grid")
+    lat_bounds = np.append(grid.lat_bounds[rows], grid.lat_bounds[rows[-1] + 1])
+    cut = Grid(grid.lat[rows], grid.lon[columns] + shift, lat_bounds, np.append(edges[0], edges[1][-1]), grid.pole)
+    return rows, columns, cut
