@@ -3,7 +3,8 @@
     python tools/train_twin_prior.py --out bayesdownscale/prior/shipped/twin
 
 Weather of the twin is made from seeds that nothing else uses, in stretches of 120 days. Started again, it goes on
-where it stopped; the finished folder also holds the state of the training, which is not shipped (`training*`).
+where it stopped. The folder then also holds the weather and the state of the training, which are not shipped: only
+`prior*` is.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import jax
 import numpy as np
 
 from bayesdownscale.data.fields import Fields
+from bayesdownscale.data.read import open_fields
 from bayesdownscale.data.twin.planet import GRID, PLANET, geography
 from bayesdownscale.data.twin.weather import twin
+from bayesdownscale.data.write import write_atomic
 from bayesdownscale.prior.network import UNetConfig
 from bayesdownscale.prior.trained import train_prior
 from bayesdownscale.prior.training import Progress, TrainingConfig
@@ -25,12 +28,15 @@ from bayesdownscale.prior.training import Progress, TrainingConfig
 SEED, DAYS = 20_000, 120
 
 
-def weather(stretches: int) -> Fields:
-    """Hourly fields of `stretches` independent realizations, each from 1 January of another year."""
-    key = jax.random.key(SEED)
-    parts = []
+def weather(stretches: int, folder: Path) -> Fields:
+    """Hourly fields of `stretches` independent realizations, each from 1 January of another year; kept in `folder`."""
+    key, parts = jax.random.key(SEED), []
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(stretches):
-        parts.append(twin(jax.random.fold_in(key, i), f"{2001 + i}-01-01", DAYS))
+        file = folder / f"weather-{i}.nc"
+        if not file.exists():
+            write_atomic(twin(jax.random.fold_in(key, i), f"{2001 + i}-01-01", DAYS).to_dataset(), file)
+        parts.append(open_fields(file))
         print(f"stretch {i + 1} of {stretches}: sd {parts[-1].values.std((0, 2, 3)).round(2)}", flush=True)
     values, times = np.concatenate([p.values for p in parts]), np.concatenate([p.times for p in parts])
     coords = replace(parts[0].coords, times=times)
@@ -40,12 +46,14 @@ def weather(stretches: int) -> Fields:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stretches", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--stretches", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--widths", default="32,48,64")
     parser.add_argument("--modes", type=int, default=300)
     parser.add_argument("--validate-every", type=int, default=500)
     arguments = parser.parse_args()
-    fields = weather(arguments.stretches)
+    fields = weather(arguments.stretches, arguments.out)
     land, height = geography(PLANET, *PLANET.metres(GRID.lat, GRID.lon))
     began = time.monotonic()
 
@@ -57,13 +65,13 @@ def main() -> None:
         fields,
         arguments.out,
         window=13,
-        network=UNetConfig((32, 64, 96), blocks=1, dropout=0.0),
+        network=UNetConfig(tuple(int(w) for w in arguments.widths.split(",")), blocks=1, dropout=0.0),
         training=TrainingConfig(
-            steps=arguments.steps, learning_rate=1e-3, warmup=200, weight_decay=0.05, amplitude=0.0,
-            validate_every=arguments.validate_every, ema=0.995,
+            steps=arguments.steps, batch=arguments.batch, validate_every=arguments.validate_every,
+            learning_rate=1e-3, warmup=100, weight_decay=0.05, amplitude=0.0, ema=0.995,
         ),
         statics=np.stack([land, height], axis=-1),
-        validation_share=1 / 20,
+        validation_share=1 / 40,
         n_modes=arguments.modes,
         shrink=(0.02, 0.02),
         provenance={"command": " ".join(["python", "tools/train_twin_prior.py", *sys.argv[1:]])},
