@@ -8,7 +8,7 @@ import xarray as xr
 
 from bayesdownscale.diagnostics.checks import FIELD_DIMS, labelled
 
-BLOCK = 2**22  # numbers of an ensemble in memory at once
+BLOCK = 2**21  # numbers of an ensemble in memory at once
 
 
 def by_cell(function: Callable[..., Any], ensemble: xr.DataArray, *fields: xr.DataArray) -> Any:
@@ -27,13 +27,21 @@ def by_cell(function: Callable[..., Any], ensemble: xr.DataArray, *fields: xr.Da
             f"{fields[0].dims}; rename or select"
         )
     ensemble, others = ensemble.transpose("draw", *like.dims), [field.transpose(*like.dims) for field in others]
-    results: list[Any] = []
+    out: tuple[np.ndarray, ...] | None = None
+    alone, done = True, 0
     for part in blocks(ensemble):
         members = ensemble.isel(part).values.reshape(ensemble.sizes["draw"], -1)
-        results.append(function(members, *(field.isel(part).values.ravel() for field in others)))
-    if not isinstance(results[0], tuple):
-        return _labelled(results, like)
-    return tuple(_labelled(list(each), like) for each in zip(*results, strict=True))
+        found = function(members, *(field.isel(part).values.ravel() for field in others))
+        alone = not isinstance(found, tuple)
+        arrays = [np.atleast_1d(each) for each in ((found,) if alone else found)]
+        if out is None:  # each result is written into its place: parts and a whole together would be twice as much
+            out = tuple(np.empty(like.size, array.dtype) for array in arrays)
+        for whole, array in zip(out, arrays, strict=True):
+            whole[done : done + array.size] = array
+        done += arrays[0].size
+    assert out is not None
+    results = tuple(xr.DataArray(whole.reshape(like.shape), like.coords, like.dims) for whole in out)
+    return results[0] if alone else results
 
 
 def blocks(ensemble: xr.DataArray) -> Iterator[dict[Any, slice]]:
@@ -50,11 +58,6 @@ def blocks(ensemble: xr.DataArray) -> Iterator[dict[Any, slice]]:
         fits -= fits % chunks[0]
     for start in range(0, length, fits):
         yield {rest[0]: slice(start, min(start + fits, length))}
-
-
-def _labelled(parts: list[np.ndarray], like: xr.DataArray) -> xr.DataArray:
-    values = np.concatenate([np.atleast_1d(part) for part in parts]).reshape(like.shape)
-    return xr.DataArray(values, like.coords, like.dims)
 
 
 def by_part(function: Callable[..., Any], field: xr.DataArray, *others: xr.DataArray, along: str | None = None) -> Any:
