@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from bayesdownscale.data.errors import DataError
     from bayesdownscale.data.fields import Fields
     from bayesdownscale.data.grid import Coords, Grid, Variable
+    from bayesdownscale.data.intervals import interval_bounds
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.regrid import conservative_mean, observed_cells
     from bayesdownscale.data.rotated import RotatedPole
+    from bayesdownscale.data.twin.planet import Planet
+    from bayesdownscale.data.twin.weather import coarse_model, twin, twins
     from bayesdownscale.data.write import to_cf, write_atomic
     from bayesdownscale.demo import gaussian_example
     from bayesdownscale.diagnostics.baselines import bcsd, bilinear, climatology
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from bayesdownscale.diagnostics.structure import jerk_ratio, lag1_autocorrelation, second_difference_energy
     from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
     from bayesdownscale.likelihood.hurdle import Hurdle
+    from bayesdownscale.likelihood.in_time import seen_in_time
     from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
     from bayesdownscale.likelihood.program import Program, ProgramError
     from bayesdownscale.posterior.batches import draw_keys, fingerprint, in_batches
@@ -83,9 +87,12 @@ _HOME = {
     "data.errors": ("DataError",),
     "data.fields": ("Fields",),
     "data.grid": ("Coords", "Grid", "Variable"),
+    "data.intervals": ("interval_bounds",),
     "data.read": ("open_fields",),
     "data.regrid": ("conservative_mean", "observed_cells"),
     "data.rotated": ("RotatedPole",),
+    "data.twin.planet": ("Planet",),
+    "data.twin.weather": ("coarse_model", "twin", "twins"),
     "data.write": ("to_cf", "write_atomic"),
     "demo": ("gaussian_example",),
     "diagnostics.baselines": ("bcsd", "bilinear", "climatology"),
@@ -105,6 +112,7 @@ _HOME = {
     "diagnostics.structure": ("jerk_ratio", "lag1_autocorrelation", "second_difference_energy"),
     "likelihood.extremes": ("GEV", "GeneralizedPareto"),
     "likelihood.hurdle": ("Hurdle",),
+    "likelihood.in_time": ("seen_in_time",),
     "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "stations", "time_mean"),
     "likelihood.program": ("Program", "ProgramError"),
     "posterior.batches": ("draw_keys", "fingerprint", "in_batches"),

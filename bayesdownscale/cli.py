@@ -42,25 +42,30 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an ou
 @click.option("--blocks", default=1, show_default=True, help="Residual blocks a level.")
 @click.option("--dropout", default=0.2, show_default=True)
 @click.option("--steps", default=5000, show_default=True, help="Training steps at most.")
-@click.option("--batch", default=16, show_default=True, help="Windows a step.")
+@click.option("--batch", default=16, show_default=True, help="Windows a step, shared by all devices.")
+@click.option("--accumulate", default=1, show_default=True, help="Parts of a batch, one after the other.")
+@click.option("--on-disk", is_flag=True, help="Leave the data on disk: for data larger than memory.")
 @click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--weight-decay", default=0.1, show_default=True)
 @click.option("--validate-every", default=250, show_default=True, help="Steps between validations (and saves).")
 @seed_option
-def train(data, out, variables, static, window, widths, blocks, dropout, steps, batch, learning_rate,
-          weight_decay, validate_every, seed):  # fmt: skip
+def train(data, out, variables, static, window, widths, blocks, dropout, steps, batch, accumulate, on_disk,
+          learning_rate, weight_decay, validate_every, seed):  # fmt: skip
     """Train a prior on DATA: NetCDF, Zarr or GRIB with dimensions time, lat, lon, or the name era5-uk."""
     from bayesdownscale.data.datasets import era5_uk, split
+    from bayesdownscale.data.lazy import open_lazy
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.results import open_statics
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.trained import train_prior
     from bayesdownscale.prior.training import Progress, TrainingConfig
 
-    fields = split(era5_uk())[0] if data == "era5-uk" else open_fields(data, list(variables) or None)
+    read = open_lazy if on_disk else open_fields
+    fields = split(era5_uk())[0] if data == "era5-uk" else read(data, list(variables) or None)
     settings = TrainingConfig(
         steps=steps,
         batch=batch,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         validate_every=validate_every,
@@ -88,10 +93,17 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 
 
 @main.command(epilog="Example: bayesdownscale downscale esm.nc --out posterior.zarr --set sigma=0.05")
-@click.argument("coarse", type=path)
+@click.argument("coarse")
 @click.option("--out", type=path, required=True, help="Posterior, an ArviZ DataTree: .zarr or .nc.")
 @click.option("--cf", type=path, help="Also the members as CF NetCDF or Zarr with a realization dimension.")
 @click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior (default: the shipped one).")
+@click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls a variable: t2m=tas.")
+@click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of a variable where the file lacks them.")
+@click.option(
+    "--stamp",
+    type=click.Choice(["point", "start", "middle", "end"]),
+    help="What the times of the file mark, where it does not say: points, or a part of means.",
+)
 @click.option("--model", default="area_mean", show_default=True, help="Program in models/, or a path.")
 @click.option("--inference", help="Recipe in inference/, or a path (default: the engine's guided SDE).")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Fix an argument of the model.")
@@ -100,8 +112,11 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 @click.option("--batch", default=8, show_default=True, help="Draws in memory at once.")
 @seed_option
 @overwrite_option
-def downscale(coarse, out, cf, prior_folder, model, inference, settings, members, steps, batch, seed, overwrite):
-    """Draw fine fields given COARSE, a NetCDF, Zarr or GRIB file of coarse fields."""
+def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inference, settings, members, steps, batch,
+              seed, overwrite):  # fmt: skip
+    """Draw fine fields given COARSE, a NetCDF, Zarr or GRIB file of coarse fields, or the address of one.
+
+    Whether its values are snapshots or means it says itself, in cell_methods and time_bnds."""
     from bayesdownscale.data.coarse import open_coarse
     from bayesdownscale.data.write import check_output
     from bayesdownscale.prior.trained import load_prior
@@ -109,8 +124,12 @@ def downscale(coarse, out, cf, prior_folder, model, inference, settings, members
     for output in filter(None, (out, cf)):
         check_output(output, overwrite)
     prior = load_prior(prior_folder)
-    fields = open_coarse(coarse, prior)
-    study = Study(prior.spanning(fields.times), fields, model, parse_settings(settings))
+    called = {v.name: v.name for v in prior.variables} | parse_words(names)
+    fields = open_coarse(coarse, prior, called, units=parse_words(units))
+    if stamp is not None:
+        fields = fields.stamped_at(stamp)
+    needed = fields.first_and_last(prior.times[1] - prior.times[0])
+    study = Study(prior.spanning(needed), fields, model, parse_settings(settings))
     tree = study.run(out, inference, members, steps, batch, seed)
     study.write(tree, out, cf, overwrite)
     click.echo(f"{members} members written to {out}")
@@ -136,7 +155,7 @@ def correct(model, reference, past, out, learn, variables, method, window, ratio
     from bayesdownscale.data.write import check_output, write_atomic
 
     check_output(out, overwrite)
-    wanted, named = list(variables) or None, {name: str(value) for name, value in parse_settings(units).items()}
+    wanted, named = list(variables) or None, parse_words(units)
     own = with_units(open_fields(model, wanted), named)
     before = own if past is None else with_units(open_fields(past, wanted), named)
     known = open_fields(reference, wanted)
@@ -228,6 +247,12 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             parsed[name] = value
     return parsed
+
+
+def parse_words(settings: tuple[str, ...]) -> dict[str, str]:
+    """NAME=WORD pairs; words stay as they are."""
+    parse_settings(settings)  # raises
+    return {name: word for name, _, word in (setting.partition("=") for setting in settings)}
 
 
 def parse_days(text: str) -> tuple[Any, Any]:

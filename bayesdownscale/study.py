@@ -13,11 +13,12 @@ class Study:
     """What `downscale` and `demo` share: a prior, coarse fields, and a program by name."""
 
     def __init__(self, prior, coarse, model: str, settings: dict[str, Any]):
-        from bayesdownscale.likelihood.operators import area_mean, snapshots
+        from bayesdownscale.likelihood.in_time import seen_in_time
+        from bayesdownscale.likelihood.operators import area_mean
         from bayesdownscale.recipes import find_recipe, load_recipe
 
         self.prior, self.coarse, self.settings = prior, coarse, settings
-        self.operator = area_mean(prior.grid, coarse.grid) @ snapshots(prior.times, coarse.times)
+        self.operator = area_mean(prior.grid, coarse.grid) @ seen_in_time(prior.times, coarse)
         self.model = load_recipe(find_recipe("models", model)).model
 
     def run(self, out: Path, inference: str | None, members: int, steps: int, batch: int, seed: int):

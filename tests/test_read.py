@@ -174,14 +174,71 @@ def test_repeated_times_are_named(nc):
         open_fields(nc(coarse_dataset().isel(time=[0, 1, 1, 2])))
 
 
-def test_other_calendars_and_undated_files_are_refused(nc):
-    ds = coarse_dataset()
-    for calendar in ("360_day", "noleap"):
-        times = xr.date_range("2019-01-01", periods=4, calendar=calendar, use_cftime=True)
-        with pytest.raises(DataError, match=rf"got the {calendar} calendar"):
-            open_fields(nc(ds.assign_coords(time=times)))
+@pytest.mark.parametrize("calendar", ["noleap", "360_day", "julian", "all_leap"])
+def test_dates_of_other_calendars_keep_their_names_or_their_place_in_the_year(nc, calendar):
+    """Six-hourly dates across the end of February keep their names, those that a year lacks go; daily ones of 360 days
+    are spread over the year."""
+    start, n = "2019-02-27", 12
+    times = xr.date_range(start, periods=n, freq="6h", calendar=calendar, use_cftime=True)
+    ds = coarse_dataset().isel(time=[0] * n).assign_coords(time=times)
+    ds["tas"] = ds.tas * 0 + xr.DataArray(np.arange(float(n)), {"time": times}, ["time"])
+    fields = open_fields(nc(ds))
+    names = [str(t).replace(" ", "T") for t in times]
+    want = [i for i, name in enumerate(names) if name[5:10] not in ("02-29", "02-30") and name[:10] != "2019-02-29"]
+    np.testing.assert_array_equal(fields.values[:, 0, 0, 0], want)
+    np.testing.assert_array_equal(fields.times, np.array([names[i] for i in want], "datetime64[ns]"))
+
+
+def test_days_of_360_are_spread_over_the_year(nc):
+    times = xr.date_range("2019-01-01", periods=720, freq="D", calendar="360_day", use_cftime=True)
+    ds = coarse_dataset().isel(time=[0] * 720).assign_coords(time=times)
+    fields = open_fields(nc(ds))
+    day = np.arange(360)
+    want = [np.datetime64(f"{y}-01-01") + np.round((day + 1) * n / 360).astype(int) - 1
+            for y, n in ((2019, 365), (2020, 366))]  # fmt: skip
+    np.testing.assert_array_equal(fields.times, np.concatenate(want))
+
+
+def test_undated_files_are_refused(nc):
     with pytest.raises(DataError, match="got undated int64 values"):
-        open_fields(nc(ds.assign_coords(time=np.arange(4))))
+        open_fields(nc(coarse_dataset().assign_coords(time=np.arange(4))))
+
+
+METHODS = {
+    "area: mean time: mean": "mean",
+    "area: time: mean": "mean",
+    "time: point": "point",
+    "area: mean": "",
+    "time: mean (interval: 1 hour comment: sampled) area: mean": "mean",
+    "time: maximum within days time: mean over days": "maximum",
+    "time: sum": "sum",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("text", METHODS)
+def test_methods_in_time_are_read(nc, text):
+    ds = coarse_dataset()
+    ds.tas.attrs["cell_methods"] = text
+    assert open_fields(nc(ds)).methods == (METHODS[text],)
+
+
+@pytest.mark.parametrize("calendar", ["standard", "noleap", "360_day"])
+def test_bounds_of_times_go_with_their_times(nc, calendar):
+    stamps = xr.date_range("2019-03-01T12", periods=4, freq="D", calendar=calendar, use_cftime=True)
+    half = np.array([-12, 12]).astype("timedelta64[h]").astype(object)
+    ds = coarse_dataset().assign_coords(time=stamps)
+    ds["time_bnds"] = (("time", "bnds"), stamps.values[:, None] + half)
+    ds.time.attrs["bounds"] = "time_bnds"
+    ds.time.encoding["units"] = "hours since 2019-01-01"
+    fields = open_fields(nc(ds.isel(time=[2, 0, 3, 1])))
+    np.testing.assert_array_equal(fields.bounds, fields.times[:, None] + np.array([-12, 12]).astype("timedelta64[h]"))
+    one = open_fields(nc(ds.isel(time=1)))
+    np.testing.assert_array_equal(one.bounds, fields.bounds[1:2])
+    assert fields.isel_times([1, 3]).bounds.shape == (2, 2)
+    if calendar == "standard":
+        back = open_fields(nc(fields.to_dataset()))
+        np.testing.assert_array_equal(back.bounds, fields.bounds)
 
 
 def test_hours_as_fractions_of_days_are_exact(nc):

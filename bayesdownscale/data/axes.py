@@ -1,16 +1,17 @@
 """The axes of a variable in a file: which coordinates they are, the grid they make and the times."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from .edges import edges_from_bounds, edges_from_centres
-from .errors import DataError, minute, quoted, span
+from .errors import DataError, quoted
 from .grid import Grid
+from .places import Place
 from .rotated import RotatedPole
 
+STRAIGHT = 1e-4  # degrees by which cells may stray from their row or column
 AXES = {  # standard_name, CF spellings of the units, usual names
     "lat": ("latitude", r"degrees?_?n(orth)?", ("lat", "latitude", "nav_lat", "y")),
     "lon": ("longitude", r"degrees?_?e(ast)?", ("lon", "longitude", "nav_lon", "x")),
@@ -45,32 +46,28 @@ def standard_name(array: xr.DataArray) -> str:
     return "" if name == "unknown" else name  # cfgrib's word for none
 
 
-def sorted_times(time: xr.DataArray, period: slice | None, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted times (n,) datetime64[ns] within `period`, and their positions in the file (n,)."""
-    if time.dtype.kind != "M":
-        got = f"the {time.dt.calendar} calendar" if time.dtype.kind == "O" else f"undated {time.dtype} values"
-        raise DataError(
-            f"expected dates after 1678 of the standard calendar for '{time.name}' in {path}, got {got}; "
-            "convert them first, for example with xarray's convert_calendar('standard', align_on='year')"
-        )
-    years = time.values.astype("datetime64[Y]").astype(int) + 1970
-    if not years.size or np.isnat(time.values).any() or years.min() < 1678 or years.max() > 2261:
-        raise DataError(f"expected dates from 1678 to 2261 in {path}, got none, missing or other ones; drop these")
-    # Dates stored as fractions of a day miss the hour by some microseconds.
-    stamps = (time.values.astype("datetime64[us]").astype(np.int64) + 500) // 1000
-    stamps = stamps.astype("datetime64[ms]")
-    order = np.argsort(stamps, kind="stable")
-    stamps = stamps[order].astype("datetime64[ns]")
-    repeated = stamps[1:][stamps[1:] == stamps[:-1]]
-    if repeated.size:
-        raise DataError(f"expected each time once in {path}, got {minute(repeated[0])} twice; drop one")
-    if period is not None:
-        keep = xr.DataArray(np.arange(stamps.size), {"time": stamps}, ["time"]).sel(time=period).values
-        if not keep.size:
-            dates = f"{period.start} to {period.stop}"
-            raise DataError(f"expected times from {dates} in {path}, got {span(stamps)}; choose among these")
-        stamps, order = stamps[keep], order[keep]
-    return stamps, order
+def straightened(lat: xr.DataArray, lon: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Latitudes and longitudes of every cell (2-d) as those of rows and columns (1-d), where each row has one latitude
+    and each column one longitude; else as they are."""
+    if lat.ndim != 2 or set(lat.dims) != set(lon.dims):
+        return lat, lon
+    for y, x in (lat.dims, lat.dims[::-1]):
+        rows, columns = lat.transpose(y, x).values, lon.transpose(y, x).values
+        turns = (columns - columns[:1] + 180) % 360 - 180
+        varied = np.ptp(rows[:, 0]) > STRAIGHT and np.ptp(columns[0]) > STRAIGHT
+        if varied and np.abs(rows - rows[:, :1]).max() < STRAIGHT and np.abs(turns).max() < STRAIGHT:
+            return lat.isel({x: 0}, drop=True), lon.isel({y: 0}, drop=True)
+    return lat, lon
+
+
+def seam(lons: np.ndarray) -> int:
+    """How many columns to move from the front to the back of ascending longitudes [degrees] that were sorted across
+    the seam: of 0, 1, 358, 359 the first two."""
+    steps = np.diff(lons)
+    if steps.size < 2 or steps.min() <= 0:
+        return 0
+    most, usual = int(np.argmax(steps)), np.median(steps)
+    return most + 1 if steps[most] > 1.5 * usual > lons[0] + 360 - lons[-1] else 0
 
 
 def rotated_axes(array: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray] | None:
@@ -85,7 +82,7 @@ def rotated_axes(array: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray] | Non
     return found[0], found[1]
 
 
-def read_pole(array: xr.DataArray, rlat: xr.DataArray, rlon: xr.DataArray, path: Path) -> RotatedPole:
+def read_pole(array: xr.DataArray, rlat: xr.DataArray, rlon: xr.DataArray, path: Place) -> RotatedPole:
     """The rotated pole of `array`, from its CF grid mapping or else from the places of its cells."""
     mapping = array.coords.get(array.encoding.get("grid_mapping", array.attrs.get("grid_mapping")))
     known = {} if mapping is None else mapping.attrs
@@ -107,7 +104,7 @@ def read_pole(array: xr.DataArray, rlat: xr.DataArray, rlon: xr.DataArray, path:
 
 
 def regular_grid(
-    ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Path, pole: RotatedPole | None = None
+    ds: xr.Dataset, lat: xr.DataArray, lon: xr.DataArray, path: Place, pole: RotatedPole | None = None
 ) -> Grid:
     """The grid in the file's order, longitudes without a jump, edges from the file's bounds if it has any."""
     lats, lons = _decimal(lat.values), np.unwrap(_decimal(lon.values), period=360)

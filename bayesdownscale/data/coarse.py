@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,8 @@ from .axes import standard_name
 from .errors import DataError, quoted, span
 from .fields import Fields
 from .grid import Coords, Grid, Variable
-from .read import Layers, label, load, open_dataset, read_layers
+from .places import Place, place_of
+from .read import Layers, label, load, opened, read_layers
 from .region import within
 from .units import convert
 
@@ -30,13 +31,15 @@ def open_coarse(
     like: HasCoords | Coords,
     variables: Sequence[str] | Mapping[str, str] | None = None,
     times: slice | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> Fields:
     """Read a coarse file the way a prior needs it.
 
     **Arguments:** `path` as in `open_fields`; `like` a prior, or anything with `coords`, or `Coords` (its
     times are not used); `variables` which of the prior's variables to read (all when not given), or a
     mapping from the prior's names to the file's. Other names match by name, then by CF standard_name; `times`
-    the dates to read, both ends included (all when not given), of which all may be missing.
+    the dates to read, both ends included (all when not given), of which all may be missing; `units` of some variables,
+    by the prior's or the file's name, where the file has none or wrong ones.
 
     **Returns:** values (time, variable, lat, lon) with the prior's variables, units, order of latitudes
     and convention of longitudes. Cells not wholly in the prior's domain are cropped: they average weather
@@ -46,23 +49,27 @@ def open_coarse(
     **Raises:** `DataError` as `open_fields`, and for a variable that is not there or matches twice, missing
     or inconvertible units, no cell wholly inside the domain, or a variable with no value inside it.
     """
-    path = Path(path)
+    path = place_of(path)
     coords = like if isinstance(like, Coords) else like.coords
-    with open_dataset(path) as ds:
+    with opened(path) as ds:
         found = find_coarse(ds, path, coords, variables, times)
         values = []
         rows, columns = found.rows, found.columns
         for variable, array in zip(found.variables, found.layers.arrays, strict=True):
             where = f"'{array.name}' in {path}"
             data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
-            data = np.where(found.inside, convert(data, label(array), variable, where), np.float32(np.nan))
+            given = label(array)
+            told = (units or {}).get(variable.name, (units or {}).get(given.name, given.units))
+            data = convert(data, replace(given, units=told), variable, where)
+            data = np.where(found.inside, data, np.float32(np.nan))
             if times is None and np.isnan(data).all():
                 raise DataError(
                     f"expected values in the prior's domain, got only missing ones for {where}; check its "
                     "_FillValue and its region"
                 )
             values.append(data)
-    return Fields(np.stack(values, axis=1), Coords(found.layers.times, found.variables, found.grid), source=str(path))
+    labels = Coords(found.layers.times, found.variables, found.grid)
+    return Fields(np.stack(values, axis=1), labels, str(path), found.layers.bounds, found.layers.methods)
 
 
 class Found(NamedTuple):
@@ -79,7 +86,7 @@ class Found(NamedTuple):
 
 def find_coarse(
     ds: xr.Dataset,
-    path: Path,
+    path: Place,
     coords: Coords,
     variables: Sequence[str] | Mapping[str, str] | None = None,
     times: slice | None = None,
@@ -115,7 +122,7 @@ def check_overlap(times_coarse: np.ndarray, times_fine: np.ndarray, where: str =
         )
 
 
-def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Path) -> str:
+def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Place) -> str:
     """The file's name for the prior's `variable`."""
     name = name or variable.name
     if name in ds.data_vars:
@@ -126,5 +133,5 @@ def _match(ds: xr.Dataset, variable: Variable, name: str | None, path: Path) -> 
     found = quoted(named if variable.standard_name and named else ds.data_vars)
     raise DataError(
         f"expected one variable named '{name}' or with standard_name '{variable.standard_name}' in {path}, "
-        f"got {found}; pass the file's name for it, as in variables={{'{variable.name}': ...}}"
+        f"got {found}; pass the file's name for it, as in variables={{'{variable.name}': ...}} or --name {variable.name}=..."
     )

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,54 +11,91 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .axes import AXES, find_axis, read_pole, regular_grid, rotated_axes, sorted_times, standard_name
+from .axes import AXES, find_axis, read_pole, regular_grid, rotated_axes, seam, standard_name, straightened
 from .errors import DataError, quoted
 from .fields import Fields
 from .grid import Coords, Grid, Variable
+from .intervals import bounds_around
+from .places import Place, fetched, is_store, options_of, place_of, unreachable
+from .times import read_times, time_method
+
+LARGEST = 9e19  # beyond it values are missing: 1e20 (CMIP), 9.97e36 (NetCDF), infinity
+UNDECLARED = (-9999.0, -99999.0, -32768.0, -32767.0)  # that files use for missing values and do not say so
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Variables of one open file, not yet loaded: `arrays` (time, lat, lon), on one grid and sorted times."""
+    """Variables of one open file, not yet loaded: `arrays` (time, lat, lon), on one grid and sorted times; the
+    `bounds` (time, 2) of these, None without, and the `methods` of CF's cell_methods in time by variable."""
 
     arrays: list[xr.DataArray]
     grid: Grid
     times: np.ndarray
+    bounds: np.ndarray | None = None
+    methods: tuple[str, ...] = ()
 
 
 def open_fields(
-    path: str | os.PathLike[str], variables: Sequence[str] | None = None, *, times: slice | None = None
+    path: str | os.PathLike[str],
+    variables: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    times: slice | None = None,
 ) -> Fields:
-    """Read fields on a regular latitude-longitude grid from a NetCDF, Zarr or GRIB file.
+    """Read fields on a regular latitude-longitude grid, or that of a rotated pole, from a NetCDF, Zarr or GRIB file.
 
-    **Arguments:** `path` a file, or the folder of a Zarr store; `variables` the names to read, in order (all
-    those on time, latitude and longitude when not given); `times` the dates to keep, both ends included, for
-    example `slice("2019-03-01", "2019-03-24")`.
+    **Arguments:** `path` a file, the folder of a Zarr store, or an address that fsspec opens ("gs://....zarr");
+    `variables` names or CF standard names to read, in order, or a mapping from the names you want to those in the file
+    (`{"tas": "t2m"}`); all variables on time, latitude and longitude when not given; `times` the dates to keep, both
+    ends included, for example `slice("2019-03-01", "2019-03-24")`.
 
     **Returns:** values (time, variable, lat, lon) in the file's units, in time order, NaN where missing or
-    infinite; `Variable.units` is "" where the file gives none.
+    infinite; `Variable.units` is "" where the file gives none. Dates of other calendars as `read_times` converts them.
 
-    **Raises:** `DataError` for a missing or unreadable file, a missing variable, a calendar other than the
-    standard one, repeated times, a grid that is not regular, or a dimension of more than one level.
+    **Raises:** `DataError` for a missing or unreadable file, a missing or empty variable, undated or repeated times, a
+    grid that is not regular, or a dimension of more than one level.
     """
-    path = Path(path)
+    place = place_of(path)
     variables = [variables] if isinstance(variables, str) else variables
-    with open_dataset(path, variables or ()) as ds:
-        layers = read_layers(ds, _names(ds, variables, path), path, times)
-        labels = tuple(label(array) for array in layers.arrays)
-        values = np.stack([load(array, path) for array in layers.arrays], axis=1)
-    return Fields(values, Coords(layers.times, labels, layers.grid), source=str(path))
+    chosen = list(variables.values()) if isinstance(variables, Mapping) else variables
+    with opened(place, chosen or ()) as ds:
+        layers = read_layers(ds, names_of(ds, chosen, place), place, times)
+        labels = [label(array) for array in layers.arrays]
+        values = np.stack([load(array, place) for array in layers.arrays], axis=1)
+    for k, variable in enumerate(labels):
+        if np.isnan(values[:, k]).all():
+            raise DataError(
+                f"expected values of '{variable.name}' in {place}, got only missing ones; check its _FillValue"
+            )
+    if isinstance(variables, Mapping):
+        labels = [
+            Variable(name, v.units, v.standard_name, v.long_name) for name, v in zip(variables, labels, strict=True)
+        ]
+    coords = Coords(layers.times, tuple(labels), layers.grid)
+    return Fields(values, coords, str(place), layers.bounds, layers.methods)
 
 
-def open_dataset(path: Path, wanted: Sequence[str] = ()) -> xr.Dataset:
+@contextmanager
+def opened(place: Place, wanted: Sequence[str] = ()) -> Iterator[xr.Dataset]:
+    """`open_dataset`, closed at the end; what a library says of a damaged file meanwhile becomes a `DataError`."""
+    with open_dataset(place, wanted) as ds:
+        try:
+            yield ds
+        except (OSError, RuntimeError, EOFError) as error:
+            raise _unreadable(place, error) from error
+
+
+def open_dataset(path: Place, wanted: Sequence[str] = ()) -> xr.Dataset:
     """The file at `path`, decoded but not loaded; `wanted` are the variables to name if there is none."""
-    if not path.exists():
+    file = fetched(path) if isinstance(path, str) and not is_store(path) else path
+    if isinstance(file, Path) and not file.exists():
         reading = f" to read {quoted(wanted)} from" if wanted else ""
         raise DataError(f"no file at {path}{reading}; check the path")
     options: dict[str, Any] = {"engine": "netcdf4"}
-    if path.is_dir():
+    if is_store(file):
         options = {"engine": "zarr", "consolidated": False}
-    elif _is_grib(path):
+        if isinstance(file, str):  # many requests without the consolidated metadata
+            options = {"engine": "zarr", "consolidated": None, "storage_options": options_of(file) or None}
+    elif _is_grib(Path(file)):
         options = {"engine": "cfgrib", "backend_kwargs": {"indexpath": ""}}
         try:
             import cfgrib  # noqa: F401
@@ -68,16 +106,28 @@ def open_dataset(path: Path, wanted: Sequence[str] = ()) -> xr.Dataset:
             ) from error
     decode_times = xr.coders.CFDatetimeCoder(time_unit="us")
     try:
-        with warnings.catch_warnings():  # bounds or grid mappings lost when somebody cut the file
+        with warnings.catch_warnings():
+            # Bounds or grid mappings lost when somebody cut the file, and a store without consolidated metadata.
             warnings.filterwarnings("ignore", r"Variable\(s\) referenced in \w+ not in variables")
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
+            # Fill values of another type, two of them, or outside the range of a packed one: the values are read.
+            warnings.filterwarnings("ignore", category=xr.SerializationWarning)
             return xr.open_dataset(
-                path, decode_coords="all", decode_times=decode_times, decode_timedelta=False, **options
+                file, decode_coords="all", decode_times=decode_times, decode_timedelta=False, **options
             )
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"expected a readable NetCDF, Zarr or GRIB file at {path}, got: {reason}; get the file again or convert it"
-        ) from error
+    except Exception as error:
+        if isinstance(file, str):
+            raise unreachable(file, error) from error
+        if not isinstance(error, OSError | ValueError | EOFError | KeyError | RuntimeError | TypeError):
+            raise
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Place, error: Exception) -> DataError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return DataError(
+        f"expected a readable NetCDF, Zarr or GRIB file at {path}, got: {reason}; get the file again or convert it"
+    )
 
 
 def _is_grib(path: Path) -> bool:
@@ -85,8 +135,9 @@ def _is_grib(path: Path) -> bool:
         return file.read(4) == b"GRIB"
 
 
-def _names(ds: xr.Dataset, variables: Sequence[str] | None, path: Path) -> list[str]:
-    """The variables asked for, or all numeric ones that have time, latitude and longitude."""
+def names_of(ds: xr.Dataset, variables: Sequence[str] | None, path: Place) -> list[str]:
+    """The variables asked for, by name or else by standard name, or all numeric ones that have time, latitude and
+    longitude."""
     if variables is None:
         numeric = [str(name) for name, array in ds.data_vars.items() if array.dtype.kind in "fiub"]
         names = [name for name in numeric if _on_axes(ds[name])]
@@ -97,11 +148,18 @@ def _names(ds: xr.Dataset, variables: Sequence[str] | None, path: Path) -> list[
                 "file or set the standard_name of its coordinates"
             )
         return names
-    missing = [name for name in variables if name not in ds.data_vars]
+    by_name = {str(name): str(name) for name in ds.data_vars}
+    for name in set(variables) - set(by_name):
+        called = [str(n) for n, array in ds.data_vars.items() if standard_name(array) == name]
+        if len(called) > 1:
+            raise DataError(f"expected one '{name}' in {path}, got {quoted(called)}; choose one of these by name")
+        if called:
+            by_name[name] = called[0]
+    missing = [name for name in variables if name not in by_name]
     if missing or not variables:
         found = quoted(ds.data_vars)
         raise DataError(f"expected {quoted(missing)} in {path}, got {found}; choose among these")
-    return list(variables)
+    return [by_name[name] for name in variables]
 
 
 def _on_axes(array: xr.DataArray) -> bool:
@@ -110,7 +168,7 @@ def _on_axes(array: xr.DataArray) -> bool:
     return len(known) == len(AXES) or ("time" in known and rotated_axes(array) is not None)
 
 
-def read_layers(ds: xr.Dataset, names: list[str], path: Path, period: slice | None = None) -> Layers:
+def read_layers(ds: xr.Dataset, names: list[str], path: Place, period: slice | None = None) -> Layers:
     """Find the axes of each variable and check that they are the same."""
     found = [_layer(ds[name], path) for name in names]
     _, lat, lon, time = found[0]
@@ -120,21 +178,31 @@ def read_layers(ds: xr.Dataset, names: list[str], path: Path, period: slice | No
                 f"expected one grid and one set of times in {path}, got others for '{name}' than for "
                 f"'{names[0]}'; read them one at a time"
             )
-    times, order = sorted_times(time, period, path)
-    arrays = [array.isel({array.dims[0]: order}) for array, *_ in found]
+    times = read_times(ds, time, period, path)
+    arrays = [array.isel({array.dims[0]: times.order}) for array, *_ in found]
     pole = None if rotated_axes(arrays[0]) is None else read_pole(ds[names[0]], lat, lon, path)
-    return Layers(arrays, regular_grid(ds, lat, lon, path, pole), times)
+    front = seam(np.asarray(lon.values, np.float64)) if pole is None else 0
+    if front:
+        columns = np.roll(np.arange(lon.size), -front)
+        lon, arrays = lon.isel({lon.dims[0]: columns}), [a.isel({a.dims[2]: columns}) for a in arrays]
+        ds = ds.isel({lon.dims[0]: columns})
+    methods = tuple(time_method(array) for array in arrays)
+    bounds = times.bounds if times.bounds is not None or "mean" not in methods else bounds_around(times.stamps)
+    return Layers(arrays, regular_grid(ds, lat, lon, path, pole), times.stamps, bounds, methods)
 
 
-def _layer(array: xr.DataArray, path: Path) -> tuple[xr.DataArray, ...]:
+def _layer(array: xr.DataArray, path: Place) -> tuple[xr.DataArray, ...]:
     """The variable as (time, lat, lon), and its three coordinates."""
     where = f"'{array.name}' in {path}"
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"expected numbers for {where}, got values of type {array.dtype}; choose another variable")
     lat, lon = rotated_axes(array) or (find_axis(array, "lat"), find_axis(array, "lon"))
     if lat is None or lon is None:
         raise DataError(
             f"expected latitude and longitude coordinates for {where}, got {quoted(array.coords)}; add the "
             "coordinates or set their standard_name"
         )
+    lat, lon = straightened(lat, lon)
     if lat.ndim != 1 or lon.ndim != 1 or lat.dims == lon.dims:
         raise DataError(
             f"expected a grid regular in lat and lon, or in rlat and rlon of a rotated pole, for {where}, got lat "
@@ -161,14 +229,21 @@ def _layer(array: xr.DataArray, path: Path) -> tuple[xr.DataArray, ...]:
     return array.transpose(time.dims[0], *horizontal), lat, lon, time
 
 
-def load(array: xr.DataArray, path: Path) -> np.ndarray:
-    """Values in float32, NaN where missing, infinite or beyond float32."""
+def load(array: xr.DataArray, path: Place) -> np.ndarray:
+    """Values in float32, NaN where missing: the file says so, or they are infinite or beyond 9e19. Raises `DataError`
+    where -9999 or the like stands for missing values and the file does not say so."""
     try:
         values = np.asarray(array.values)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"expected to read '{array.name}' in {path}, got: {error}; get the file again") from error
     if values.dtype.kind == "f":
-        values = np.where(np.abs(values) <= np.finfo(np.float32).max, values, np.nan)
+        values = np.where(np.abs(values) <= LARGEST, values, np.nan)
+    for stand_in in UNDECLARED:
+        if values.size and float(np.nanmin(values, initial=0.0)) == stand_in:
+            raise DataError(
+                f"expected a _FillValue or missing_value for '{array.name}' in {path}, got values of {stand_in:g} "
+                "without one; set its _FillValue"
+            )
     return values.astype(np.float32)
 
 

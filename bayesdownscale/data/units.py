@@ -24,7 +24,8 @@ def convert(values: np.ndarray, given: Variable, wanted: Variable, where: str) -
     the mass of water and its depth (1 kg m-2 is 1 mm)."""
     if not given.units:
         raise DataError(
-            f"expected units convertible to {wanted.units} for {where}, got none; set its 'units' attribute"
+            f"expected units convertible to {wanted.units} for {where}, got none; set its 'units' attribute, or say them with "
+            f"--units {given.name}=..."
         )
     try:
         source, target = (_REGISTRY.Unit(_to_pint(units)) for units in (given.units, wanted.units))

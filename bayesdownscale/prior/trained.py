@@ -17,6 +17,7 @@ import numpy as np
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.data.lazy import LazyFields
 from bayesdownscale.prior import checkpoint as ckpt
 from bayesdownscale.prior.calibrate import LEVELS, calibrate, measure_errors
 from bayesdownscale.prior.denoiser import Context
@@ -41,7 +42,8 @@ from bayesdownscale.prior.training import (
 from bayesdownscale.prior.windows import WindowedDenoiser
 
 PRIOR, STATE = "prior", "training"
-SHIPPED = Path(__file__).parent / "shipped" / "era5-uk-t2m"
+_FOLDER = Path(__file__).parent / "shipped"
+SHIPPED = {"era5-uk": _FOLDER / "era5-uk-t2m", "twin": _FOLDER / "twin"}
 
 
 def static_channels(standardisation: Standardisation, grid: Grid, extra: np.ndarray | None) -> np.ndarray:
@@ -56,7 +58,7 @@ def static_channels(standardisation: Standardisation, grid: Grid, extra: np.ndar
 
 
 def train_prior(
-    fields: Fields,
+    fields: Fields | LazyFields,
     folder: str | Path,
     *,
     window: int = 25,
@@ -66,6 +68,7 @@ def train_prior(
     statics: np.ndarray | None = None,
     validation_share: float = 1 / 8,
     n_modes: int = 200,
+    shrink: tuple[float, float] = (0.4, 0.6),
     statistics: int = 2**27,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -75,11 +78,12 @@ def train_prior(
 
     `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
     trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
-    example orography and land-sea mask. `provenance` is stored. Raises `ValueError` for data that cannot be
+    example orography and land-sea mask. `shrink`: of the Gaussian's covariance in space and in time, see
+    `fit_gaussian`; less for years of data. `provenance` is stored. Raises `ValueError` for data that cannot be
     trained on, `CheckpointError` where `folder` holds another run.
 
-    The values of `fields` may lie on disk (`open_fields(..., lazy=True)`): windows are then read as they are needed,
-    one batch ahead, and climatology and covariance come from `statistics` numbers of them, in 24 spans.
+    Of `LazyFields` windows are read as they are needed, one batch ahead, and climatology and covariance come from
+    `statistics` numbers, in 24 spans.
     """
     folder, network, training = Path(folder), network or UNetConfig(), training or TrainingConfig()
     values, times = fields.values, fields.times
@@ -103,7 +107,8 @@ def train_prior(
     n_used = int((used < n_train).sum())
     breaks = np.flatnonzero(np.diff(times[used[:n_used]]) != step) + 1
     spans = [slice(a, b) for a, b in pairwise([0, *breaks.tolist(), n_used])]
-    gaussian = fit_gaussian(anomalies[:n_used], fields.grid, window, spans, n_modes=n_modes)
+    covariance = {"n_modes": n_modes, "shrink_space": shrink[0], "shrink_time": shrink[1]}
+    gaussian = fit_gaussian(anomalies[:n_used], fields.grid, window, spans, **covariance)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
     levels = NoiseLevels.covering(largest)
     channels = static_channels(standardisation, fields.grid, statics)
@@ -119,7 +124,7 @@ def train_prior(
         "training": training.to_json(),
         "window": window,
         "validation_share": validation_share,
-        "n_modes": n_modes,
+        **covariance,
         "data": fingerprint,
         "times": digest(times),
         "statics": None if statics is None else digest(statics),
@@ -158,6 +163,7 @@ def train_prior(
                 "last_time": str(times[-1]),
                 "time_steps": int(times.size),
                 "training": training.to_json(),
+                "covariance": covariance,
                 "steps_done": int(state.step),
                 "best_step": int(state.best_step),
                 "validation_loss": float(state.best_loss),
@@ -210,12 +216,13 @@ def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]
 
 
 def load_prior(folder: str | Path | None = None, times: np.ndarray | None = None, steps: int = 64) -> FieldPrior:
-    """The prior stored in `folder` (default: the one shipped, hourly ERA5 2 m temperature over the UK), over
-    `times` (default: one window from the start of its training data).
+    """The prior stored in `folder`, over `times` (default: one window from the start of its training data).
 
+    `folder` may name a prior that ships with the package: "era5-uk" (the default), hourly ERA5 2 m temperature over
+    the UK, or "twin", pressure, wind and temperature of the twin climate (`twin`). A folder of that name is "./twin".
     Raises `CheckpointError`, naming the file, for anything missing, truncated, altered or of another format.
     """
-    folder = Path(folder or SHIPPED)
+    folder = SHIPPED.get(str(folder or "era5-uk")) or Path(str(folder))
     record = ckpt.load_description(folder, PRIOR)
     try:
         template = _shapes(record)

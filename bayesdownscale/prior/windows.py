@@ -41,19 +41,33 @@ class WindowedDenoiser(AbstractSpreadDenoiser):
 
     Its covariance is that of overlapping windows, each step's variance shared among the windows that hold it:
     exact within a window's middle, and falling to zero over the overlap between hours that no window sees together.
+
+    With a `batch` no more windows than that are in memory at once, those of a product with the Jacobian included:
+    it computes them again instead of keeping what they left. `place` lays the windows over the devices of a mesh.
     """
 
     inner: AbstractSpreadDenoiser
     window: int = eqx.field(static=True)
     stride: int = eqx.field(static=True)
+    batch: int | None = eqx.field(static=True, default=None)
+    place: jax.sharding.NamedSharding | None = eqx.field(static=True, default=None)
 
     def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
         starts, chosen, place = window_layout(x_sigma.shape[0], self.window, self.stride)
         if starts.size == 1:
             return self.inner.evaluate(x_sigma, sigma, context)
         index = starts[:, None] + np.arange(self.window)
-        contexts = Context(context.hour[index], context.day[index])
-        denoised = jax.vmap(self.inner, (0, None, 0))(x_sigma[index], sigma, contexts)
+        if self.place is not None:  # every device gets as many windows: the last one is repeated
+            missing = -len(index) % self.place.num_devices
+            index = np.concatenate([index, np.repeat(index[-1:], missing, axis=0)])
+        windows = x_sigma[index], Context(context.hour[index], context.day[index])
+        one = lambda window: self.inner(window[0], sigma, window[1])
+        if self.place is not None:
+            windows = jax.lax.with_sharding_constraint(windows, self.place)
+        if self.batch is None or self.batch >= len(index):
+            denoised = jax.vmap(one)(windows)
+        else:
+            denoised = jax.lax.map(jax.checkpoint(one), windows, batch_size=self.batch)
         return denoised[jnp.asarray(chosen), jnp.asarray(place)], Cost.of(evaluations=1)
 
     def covariance(self, v: Field, sigma: Scalar) -> Field:

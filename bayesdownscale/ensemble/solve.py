@@ -1,0 +1,144 @@
+"""One job: the guided reverse SDE of one member on one block, of which the span is kept."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from bayesdownscale._types import Key
+from bayesdownscale.data.grid import Coords
+from bayesdownscale.ensemble.noise import KeyedNoise, KeyedPath
+from bayesdownscale.ensemble.plan import Plan
+from bayesdownscale.ensemble.problem import Problem
+from bayesdownscale.likelihood.operators import area_mean, snapshots
+from bayesdownscale.likelihood.program import AbstractProgram, Program, Theta
+from bayesdownscale.posterior.collect import is_field
+from bayesdownscale.posterior.guidance import MomentMatching
+from bayesdownscale.posterior.likelihood import ProgramLikelihood
+from bayesdownscale.prior.distribution import FieldPrior
+from bayesdownscale.prior.reverse_sde import reverse_terms
+from bayesdownscale.prior.solver import ExponentialMultistep
+from bayesdownscale.prior.windows import WindowedDenoiser
+
+ORIGIN = 2**20  # the number of the record's first time step, so that blocks before it have numbers too
+
+
+class Solver:
+    """Draws spans of members of a `problem` cut by a `plan`, with `steps` evaluations of the prior's denoiser and
+    `batch` windows in memory at once (None: all of a block).
+
+    A draw depends on the seed, the member and the span, and on nothing that happened before. Raises `ValueError`
+    for a prior without windows and for a program with unknown parameters.
+    """
+
+    def __init__(self, problem: Problem, plan: Plan, *, steps: int, seed: int, batch: int | None = None,
+                 place: jax.sharding.NamedSharding | None = None):  # fmt: skip
+        self.problem, self.plan, self.steps = problem, plan, steps
+        self.key = jax.random.key(seed)
+        windowed = windows_of(problem.prior)
+        prior = copy.copy(problem.prior)
+        prior.denoiser = dataclasses.replace(windowed, stride=plan.stride, batch=batch, place=place)
+        self.prior = prior
+        coarse = problem.coarse.coords
+        step = np.timedelta64(plan.step, "ns")
+        self._places = ((coarse.times - coarse.times[0]) // step).astype(int) // plan.every
+        fine, seen = plan.times(0, plan.block), plan.times(0, plan.rows, plan.every)
+        self.operator = area_mean(prior.grid, coarse.grid) @ snapshots(fine, seen)
+
+    def data(self, span: int) -> np.ndarray:
+        """The coarse values of a block: (row, variable, lat, lon), NaN where there are none."""
+        row = self.plan.first(span) // self.plan.every
+        low, high = np.searchsorted(self._places, [row, row + self.plan.rows])
+        y = np.full((self.plan.rows, *self.problem.coarse.coords.shape[1:]), np.nan, np.float32)
+        y[self._places[low:high] - row] = self.problem.coarse.rows(int(low), int(high))
+        return y
+
+    def program(self, span: int) -> tuple[FieldPrior, Program]:
+        """The prior and the program of a block."""
+        plan, first = self.plan, self.plan.first(span)
+        prior = self.prior.at(plan.times(first, plan.block))
+        data: dict[str, Any] = {"y": jnp.asarray(self.data(span)), **self.problem.settings}
+        if self.problem.wants_coords:  # times counted from 1970, so that all blocks share one compiled function
+            labels = self.problem.coarse.coords
+            times = np.datetime64(0, "ns") + plan.times(0, plan.rows, plan.every) - plan.times(0, 1)
+            data["coords"] = Coords(times, labels.variables, labels.grid)
+        program = Program(self.problem.model, (prior, self.operator), data, is_field)
+        if program.latents:
+            raise ValueError(
+                f"expected every parameter of the program to be fixed, got {program.latents} free; draw them first on "
+                "a short span with `downscale` and fix them here, such as --set sigma=0.1"
+            )
+        return prior, program
+
+    def __call__(self, members: np.ndarray | list[int], span: int) -> Float[Array, "member time variable lat lon"]:
+        """The `members` over a span, in physical units: (member, span, variable, lat, lon), with the steps after the
+        end of the record."""
+        prior, program = self.program(span)
+        plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
+        members = jnp.asarray(members, jnp.int32)
+        first = jnp.asarray(self.plan.first(span) + ORIGIN, jnp.int32)
+        return _draw(
+            self.plan, self.steps, program.abstract(), plain(prior), plain(program.data), program.given,
+            self.key, members, first,
+        )  # fmt: skip
+
+
+def windows_of(prior: FieldPrior) -> WindowedDenoiser:
+    """The denoiser of a prior of windows; raises `ValueError` for another prior."""
+    if not isinstance(prior.denoiser, WindowedDenoiser):
+        raise ValueError(
+            f"expected a prior of windows, that describes a trajectory of any length, got one of {prior.times.size} "
+            "times; wrap its denoiser in a WindowedDenoiser or use GuidedSDE"
+        )
+    return prior.denoiser
+
+
+@eqx.filter_jit
+def _draw(
+    plan: Plan,
+    steps: int,
+    abstract: AbstractProgram,
+    prior: FieldPrior,
+    data: tuple,
+    given: Theta,
+    key: Key,
+    members: Int[Array, " member"],
+    first: Int[Array, ""],
+) -> Float[Array, "member time variable lat lon"]:
+    """Members over one span. Arrays are arguments, the rest is static: one compile a shape."""
+    program = abstract.bind(data, given)
+    guided = MomentMatching(prior.denoiser, ProgramLikelihood.of(program, prior))
+    sigmas = jnp.asarray(prior.levels.levels(steps), jnp.float32)
+    taus = jnp.asarray(-np.log(prior.levels.levels(steps)), jnp.float32)
+
+    def one(member: Int[Array, ""]) -> Float[Array, "time variable lat lon"]:
+        noise = KeyedNoise(key, member, first, prior.coords.shape)
+        solution = diffrax.diffeqsolve(
+            reverse_terms(guided, prior.context, 1.0, KeyedPath(noise, taus)),
+            ExponentialMultistep(),
+            t0=taus[0],
+            t1=taus[-1],
+            dt0=None,
+            y0=sigmas[0] * noise(0),
+            stepsize_controller=diffrax.StepTo(taus),
+            max_steps=len(taus),
+            adjoint=diffrax.ForwardMode(),
+        )
+        assert solution.ys is not None
+        mean = guided(solution.ys[0], sigmas[-1], prior.context)
+        field = prior.standardisation.backward(mean, prior.context)
+        return jax.lax.slice_in_dim(field, plan.halo, plan.halo + plan.span)
+
+    return jax.vmap(one)(members)
+
+
+def solver_of(build: Callable[[], Problem], plan: Plan, **settings: Any) -> Solver:
+    """The solver of the problem that `build` makes."""
+    return Solver(build(), plan, **settings)

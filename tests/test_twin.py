@@ -1,0 +1,146 @@
+"""What is seen of the twin: balances, cell means, surface, labels, realizations, refusals; its climate (slow)."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayesdownscale as bd
+from bayesdownscale.data.twin.flow import complex_of, random_state, streamfunctions
+from bayesdownscale.data.twin.planet import GRID, MODEL, PLANET, geography
+from bayesdownscale.data.twin.weather import observe
+
+PLAIN = replace(PLANET, cells=24, flow_only=True, sea_wind=1.0, sea_turn=0.0)
+SMALL = replace(PLANET, cells=24)
+FINE = bd.Grid(47.0 + 0.1 * np.arange(12), -153.0 + 0.1 * np.arange(16))
+STATE = random_state(PLAIN, jax.random.key(0))
+
+
+def seen(planet, grid=GRID, hour=12.0, state=STATE):
+    return np.asarray(observe(planet, grid)(state, jnp.asarray(hour)), np.float64)
+
+
+def test_wind_is_geostrophic():
+    """u = -1 / (density f) dp/dy and v = 1 / (density f) dp/dx, by central differences over 0.2 degrees, whose error is
+    below 1 % of the waves of 24 x 24 points."""
+    psl, uas, vas, _ = seen(PLAIN, FINE)
+    north, east = PLAIN.metres(FINE.lat, FINE.lon)
+    factor = PLAIN.density * PLAIN.f
+    u = -(psl[2:] - psl[:-2]) / (north[2:] - north[:-2])[:, None] / factor
+    v = (psl[:, 2:] - psl[:, :-2]) / (east[2:] - east[:-2]) / factor
+    np.testing.assert_allclose(uas[1:-1], u, atol=0.1)
+    np.testing.assert_allclose(vas[:, 1:-1], v, atol=0.1)
+    assert min(np.ptp(u), np.ptp(v)) > 1
+
+
+def test_temperature_is_in_thermal_wind_balance():
+    """In a balanced state the temperature gradients are those of the shear between the layers: on one point of the
+    flow's own grid, tas = mean + kappa (psi_1 - psi_2), the mean gradient zero there."""
+    psi = streamfunctions(PLAIN, complex_of(STATE)[:2])
+    shear = np.fft.irfft2(np.asarray(psi[0] - psi[1]), norm="forward")
+    middle = bd.Grid(
+        np.asarray([48.0]), np.asarray([-152.0]), np.asarray([47.999, 48.001]), np.asarray([-152.001, -151.999])
+    )
+    expected = PLAIN.mean_k + PLAIN.warmth * shear[12, 12]
+    np.testing.assert_allclose(seen(PLAIN, middle)[3, 0, 0], expected, rtol=1e-5)
+
+
+def test_cells_are_means_of_smaller_cells():
+    """Without geography every field is linear in the flow, and its means over cells are exact."""
+    fine, coarse = seen(PLAIN, FINE), seen(PLAIN, FINE.coarsen(4))
+    blocks = fine.reshape(4, 3, 4, 4, 4).mean((2, 4))
+    for got, expected, tolerance in zip(coarse, blocks, (1.0, 1e-3, 1e-3, 1e-3), strict=True):
+        np.testing.assert_allclose(got, expected, atol=tolerance)
+
+
+def test_surface():
+    """Mountains are colder by the lapse rate; friction weakens the wind and turns it towards low pressure, more over
+    land; the day is longest in the east, and its maximum at 15 h solar time."""
+    land, height = geography(SMALL, *SMALL.metres(GRID.lat, GRID.lon))
+    assert height.max() > 1000
+    assert 0.3 < land.mean() < 0.7
+    colder = seen(SMALL)[3] - seen(replace(SMALL, relief=0.0))[3]
+    np.testing.assert_allclose(colder, -SMALL.lapse * height, atol=1e-3)
+    _, u, v, _ = seen(PLAIN)
+    _, uas, vas, _ = seen(SMALL)
+    turn = np.angle((uas + 1j * vas) / (u + 1j * v), deg=True)
+    np.testing.assert_allclose(turn, 15 + 15 * land, atol=0.1)
+    np.testing.assert_allclose(np.hypot(uas, vas), (0.8 - 0.25 * land) * np.hypot(u, v), rtol=1e-4)
+    hours = np.arange(0, 24, 0.25)
+    day = np.stack([seen(SMALL, hour=h)[3] for h in hours])
+    inland = land > 0.95
+    solar = (hours[day.argmax(0)] + GRID.lon / 15) % 24
+    assert np.abs(solar[inland] - 15).max() <= 0.25
+    assert np.ptp(day, axis=0)[land < 0.05].max() < 0.6
+    assert np.ptp(day, axis=0)[inland].min() > 2
+
+
+def test_labels_and_realizations():
+    """CF names and units, hours as asked; a key gives the same weather again, alone or side by side."""
+    settings = {"start": "2001-03-01T06", "days": 0.25, "planet": SMALL, "skip_days": 1.0, "grid": FINE.coarsen(4)}
+    first, second = bd.twins(jax.random.key(3), 2, **settings)
+    assert [(v.name, v.units) for v in first.variables] == [
+        ("psl", "Pa"),
+        ("uas", "m s-1"),
+        ("vas", "m s-1"),
+        ("tas", "K"),
+    ]
+    expected = np.datetime64("2001-03-01T06", "ns") + np.arange(7) * np.timedelta64(1, "h")
+    np.testing.assert_array_equal(first.times, expected)
+    alone = bd.twin(jax.random.split(jax.random.key(3), 2)[1], **settings)
+    np.testing.assert_allclose(alone.values, second.values, rtol=1e-4, atol=0.05)
+    assert np.abs(first.values - second.values)[:, 1:].mean() > 0.5
+    assert first.to_dataset()["psl"].attrs["standard_name"] == "air_pressure_at_mean_sea_level"
+
+
+def test_coarse_model_sees_the_same_weather_with_errors():
+    biased = bd.coarse_model(SMALL)
+    truth, wrong = seen(SMALL), seen(biased)
+    np.testing.assert_allclose(truth[0], wrong[0])
+    land, _ = geography(SMALL, *SMALL.metres(GRID.lat, GRID.lon))
+    sea = land < 0.01
+    ratio = np.hypot(*wrong[1:3])[sea] / np.hypot(*truth[1:3])[sea]
+    np.testing.assert_allclose(ratio, MODEL.sea_wind / SMALL.sea_wind, rtol=1e-2)
+    assert (wrong[3] - truth[3])[sea].mean() == pytest.approx(MODEL.mean_k - SMALL.mean_k, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"days": -1.0}, "days"),
+        ({"step_hours": 0.0}, "step_hours"),
+        ({"grid": bd.Grid(np.arange(3.0), np.arange(3.0))}, "lat -0.5 to 2.5"),
+        ({"planet": replace(SMALL, cells=12, shear=200.0), "days": 20.0, "step_hours": 24.0}, "explodes"),
+    ],
+)
+def test_refusals(settings, words):
+    with pytest.raises(ValueError, match=words):
+        bd.twin(jax.random.key(0), **{"planet": SMALL, "skip_days": 0.0, **settings})
+
+
+@pytest.mark.slow
+def test_climate():
+    """320 days of the planet itself: pressure, wind and temperature vary as in the middle latitudes, weather travels
+    eastward, its energy is stationary, and falls with wave number as steeply as in a quasi-geostrophic flow (between
+    the -2 of fronts and the -5 of smooth fields)."""
+    around = bd.Grid(48.0 + 0.6 * (np.arange(72) - 35.5), -152.0 + 0.95 * (np.arange(72) - 35.5))
+    fields = bd.twin(jax.random.key(0), days=320.0, step_hours=6.0, grid=around)
+    psl, uas, vas, tas = np.moveaxis(fields.values, 1, 0)
+    assert 500 < psl.std(0).mean() < 950
+    assert 2.5 < np.sqrt((uas.std(0) ** 2 + vas.std(0) ** 2) / 2).mean() < 6
+    assert 4 < tas.std(0).mean() < 9
+    # Half a day later the pressure is best explained by what was west of here.
+    now, later = psl[:-2] - psl.mean(0), psl[2:] - psl.mean(0)
+    lags = [np.mean(now[:, :, 20:40] * later[:, :, 20 + lag : 40 + lag]) for lag in range(-10, 11)]
+    assert 2 <= np.argmax(lags) - 10 <= 8
+    energy = np.mean(uas**2 + vas**2, axis=(1, 2))
+    halves = energy[: energy.size // 2].mean(), energy[energy.size // 2 :].mean()
+    assert abs(np.log(halves[0] / halves[1])) < 0.25
+    power = np.mean(
+        np.abs(np.fft.rfft((vas - vas.mean(0))[:, 18:54, 4:68] * np.hanning(64), axis=-1)) ** 2, axis=(0, 1)
+    )
+    waves = np.arange(4, 16)
+    slope = np.polyfit(np.log(waves), np.log(power[waves]), 1)[0]
+    assert -5 < slope < -2

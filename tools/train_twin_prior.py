@@ -1,0 +1,75 @@
+"""Make the prior of the twin climate that ships with the package: simulate, train, write.
+
+    python tools/train_twin_prior.py --out bayesdownscale/prior/shipped/twin
+
+Weather of the twin is made from seeds that nothing else uses, in stretches of 120 days. Started again, it goes on
+where it stopped; the finished folder also holds the state of the training, which is not shipped (`training*`).
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bayesdownscale.data.fields import Fields
+from bayesdownscale.data.twin.planet import GRID, PLANET, geography
+from bayesdownscale.data.twin.weather import twin
+from bayesdownscale.prior.network import UNetConfig
+from bayesdownscale.prior.trained import train_prior
+from bayesdownscale.prior.training import Progress, TrainingConfig
+
+SEED, DAYS = 20_000, 120
+
+
+def weather(stretches: int) -> Fields:
+    """Hourly fields of `stretches` independent realizations, each from 1 January of another year."""
+    key = jax.random.key(SEED)
+    parts = []
+    for i in range(stretches):
+        parts.append(twin(jax.random.fold_in(key, i), f"{2001 + i}-01-01", DAYS))
+        print(f"stretch {i + 1} of {stretches}: sd {parts[-1].values.std((0, 2, 3)).round(2)}", flush=True)
+    values, times = np.concatenate([p.values for p in parts]), np.concatenate([p.times for p in parts])
+    coords = replace(parts[0].coords, times=times)
+    return Fields(values, coords, f"twin climate, seed {SEED}, {stretches} stretches of {DAYS} days")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stretches", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--modes", type=int, default=300)
+    parser.add_argument("--validate-every", type=int, default=500)
+    arguments = parser.parse_args()
+    fields = weather(arguments.stretches)
+    land, height = geography(PLANET, *PLANET.metres(GRID.lat, GRID.lon))
+    began = time.monotonic()
+
+    def report(p: Progress) -> None:
+        print(f"{p.step}: training {p.training_loss:.4f}, validation {p.validation_loss:.4f}, "
+              f"linear {p.linear_loss:.4f}, {time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+
+    train_prior(
+        fields,
+        arguments.out,
+        window=13,
+        network=UNetConfig((32, 64, 96), blocks=1, dropout=0.0),
+        training=TrainingConfig(
+            steps=arguments.steps, learning_rate=1e-3, warmup=200, weight_decay=0.05, amplitude=0.0,
+            validate_every=arguments.validate_every, ema=0.995,
+        ),
+        statics=np.stack([land, height], axis=-1),
+        validation_share=1 / 20,
+        n_modes=arguments.modes,
+        shrink=(0.02, 0.02),
+        provenance={"command": " ".join(["python", "tools/train_twin_prior.py", *sys.argv[1:]])},
+        on_progress=report,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
