@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.regrid import conservative_mean, observed_cells
     from bayesdownscale.data.rotated import RotatedPole
+    from bayesdownscale.data.score_map import ScoreMap
+    from bayesdownscale.data.transform import Anamorphosis
     from bayesdownscale.data.twin.planet import Planet
     from bayesdownscale.data.twin.weather import coarse_model, twin, twins
     from bayesdownscale.data.write import to_cf, write_atomic
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
     from bayesdownscale.prior.gaussian import GaussianField, GaussianPosterior, matern
     from bayesdownscale.prior.integrator import Integrator
+    from bayesdownscale.prior.latent import LatentPrior
     from bayesdownscale.prior.mixture import GaussianMixture, MixtureDenoiser, MixturePosterior
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.noise import NoiseLevels
@@ -91,6 +94,8 @@ _HOME = {
     "data.read": ("open_fields",),
     "data.regrid": ("conservative_mean", "observed_cells"),
     "data.rotated": ("RotatedPole",),
+    "data.score_map": ("ScoreMap",),
+    "data.transform": ("Anamorphosis",),
     "data.twin.planet": ("Planet",),
     "data.twin.weather": ("coarse_model", "twin", "twins"),
     "data.write": ("to_cf", "write_atomic"),
@@ -138,6 +143,7 @@ _HOME = {
     "prior.distribution": ("FieldPrior", "GaussianPrior"),
     "prior.gaussian": ("GaussianField", "GaussianPosterior", "matern"),
     "prior.integrator": ("Integrator",),
+    "prior.latent": ("LatentPrior",),
     "prior.mixture": ("GaussianMixture", "MixtureDenoiser", "MixturePosterior"),
     "prior.network": ("UNetConfig",),
     "prior.noise": ("NoiseLevels",),

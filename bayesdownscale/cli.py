@@ -8,7 +8,7 @@ import click
 from bayesdownscale.progress import progress_bar
 from bayesdownscale.study import Study, command_line
 
-EXPECTED = (ValueError, FileExistsError, FileNotFoundError, FloatingPointError, PermissionError)
+EXPECTED = (ValueError, ChildProcessError, FileExistsError, FileNotFoundError, FloatingPointError, PermissionError)
 
 
 class OneSentence(click.Group):
@@ -96,7 +96,7 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 @click.argument("coarse")
 @click.option("--out", type=path, required=True, help="Posterior, an ArviZ DataTree: .zarr or .nc.")
 @click.option("--cf", type=path, help="Also the members as CF NetCDF or Zarr with a realization dimension.")
-@click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior (default: the shipped one).")
+@click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior, or era5-uk (default) or twin.")
 @click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls a variable: t2m=tas.")
 @click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of a variable where the file lacks them.")
 @click.option(
@@ -135,6 +135,43 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
     click.echo(f"{members} members written to {out}")
 
 
+@main.command(epilog="Example: bayesdownscale ensemble esm.nc --members 30 --set sigma=0.05 --out ens.zarr")
+@click.argument("coarse", type=path)
+@click.option("--out", type=path, required=True, help="Zarr store; an unfinished run there goes on.")
+@click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior (default: the shipped one).")
+@click.option("--model", default="area_mean", show_default=True, help="Program in models/, or a path.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Fix an argument of the model.")
+@click.option("--members", default=16, show_default=True, help="Draws of the whole record.")
+@click.option("--span", default="30D", show_default=True, help="Time that one job draws: 36h, 10D or 2W.")
+@click.option("--steps", default=32, show_default=True, help="Evaluations of the network a draw.")
+@click.option("--batch", type=int, help="Windows in memory at once (default: all of a span).")
+@click.option("--workers", default=1, show_default=True, help="Processes of one thread; 1: this one, all threads.")
+@click.option("--job-index", default=0, show_default=True, help="Which share of the jobs to do, from 0 ...")
+@click.option("--num-jobs", default=1, show_default=True, help="... of how many: for array jobs of a cluster.")
+@click.option("--verify", is_flag=True, help="Compare finished chunks with their checksums; do bad ones again.")
+@seed_option
+def ensemble(coarse, out, prior_folder, model, settings, members, span, steps, batch, workers, job_index, num_jobs,
+             verify, seed):  # fmt: skip
+    """Draw an ensemble of a record of any length given COARSE; run it again to go on after an interruption."""
+    from functools import partial
+
+    from bayesdownscale.ensemble.executors import Processes, Serial
+    from bayesdownscale.ensemble.problem import problem_from_files
+    from bayesdownscale.ensemble.run import Ensemble
+
+    build = partial(problem_from_files, prior_folder, coarse, model, parse_settings(settings))
+    run = Ensemble(build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch)
+    plan, share = run.plan, len(run.plan.jobs()[job_index::num_jobs])
+    click.echo(f"{members} members x {plan.spans} spans of {plan.span} time steps: {share} jobs to do here", err=True)
+    executor = Processes(workers) if workers != 1 else Serial()
+    attrs = {"command": command_line(out), "coarse": str(coarse)}
+    with progress_bar("drawing spans", share) as advance:
+        damaged = run.run(executor, share=(job_index, num_jobs), verify=verify, on_done=advance, attrs=attrs)
+    for job in damaged:
+        click.echo(f"member {job.member}, span {job.span} was damaged and is drawn again")
+    click.echo(f"{share} jobs done, in {out}")
+
+
 @main.command(epilog="Example: bayesdownscale correct esm.nc --reference obs.nc --ratio pr --wet pr=1 --out better.nc")
 @click.argument("model", type=path)
 @click.option("--reference", type=path, required=True, help="Fields to agree with, on the same cells or finer ones.")
@@ -152,7 +189,7 @@ def correct(model, reference, past, out, learn, variables, method, window, ratio
     """Correct the bias of a coarse MODEL by quantile mapping against a reference."""
     from bayesdownscale.data.correct import correct, in_period, with_units
     from bayesdownscale.data.read import open_fields
-    from bayesdownscale.data.write import check_output, write_atomic
+    from bayesdownscale.data.write import as_cf, check_output, write_atomic
 
     check_output(out, overwrite)
     wanted, named = list(variables) or None, parse_words(units)
@@ -163,8 +200,9 @@ def correct(model, reference, past, out, learn, variables, method, window, ratio
         days = parse_days(learn)
         before, known = (in_period(f, *days, what) for f, what in ((before, "the model"), (known, "the reference")))
     better, _ = correct(own, known, before, method, ratios, parse_settings(wet), window)
-    said = {"bias_correction": method, "reference": str(reference), "history": command_line(out)}
-    write_atomic(better.to_dataset().assign_attrs(said), out, overwrite)
+    said = {"title": "Weather of a coarse climate model, its bias corrected", "history": command_line(out)}
+    said |= {"bias_correction": method, "reference": str(reference)}
+    write_atomic(as_cf(better.to_dataset(), better.grid, said), out, overwrite)
     click.echo(f"{len(better.variables)} variables, {better.times.size} times, corrected and written to {out}")
 
 
@@ -193,17 +231,17 @@ def report(posterior, out, truth, others, training, overwrite):
 @click.option("--out", type=path, default=Path("demo"), show_default=True, help="Folder for the results.")
 @click.option(
     "--data",
-    type=click.Choice(["prior", "era5-uk"]),
-    default="prior",
+    type=click.Choice(["twin", "prior", "era5-uk"]),
+    default="twin",
     show_default=True,
-    help="Truth: a draw from the shipped prior, or a day of the ERA5 test week.",
+    help="Truth: weather of the twin climate, a draw from the prior of UK temperature, or a day of its ERA5 test week.",
 )
 @click.option("--members", default=16, show_default=True, help="Draws.")
 @click.option("--steps", default=32, show_default=True, help="Evaluations of the network a draw.")
 @seed_option
 @overwrite_option
 def demo(out, data, members, steps, seed, overwrite):
-    """Downscale one day of UK temperature, 8 x 8 blocks every 6 hours, and judge it against the truth."""
+    """Downscale weather whose truth is known, from coarse blocks every 6 hours, and judge the members against it."""
     from bayesdownscale.data.write import check_output, write_atomic
     from bayesdownscale.demo import demo_truth
     from bayesdownscale.diagnostics.report import report as write_report
@@ -264,3 +302,13 @@ def parse_days(text: str) -> tuple[Any, Any]:
     except ValueError:
         raise ValueError(f"expected FIRST/LAST, such as 1981-01-01/2010-12-31, got {text!r}") from None
     return first, last
+
+
+def parse_span(text: str) -> Any:
+    """A length of time such as 36h, 10D or 2W."""
+    import numpy as np
+
+    number, unit = text[:-1], text[-1:]
+    if not number.isdigit() or unit not in ("h", "D", "W") or int(number) < 1:
+        raise ValueError(f"expected a span of hours, days or weeks, such as 36h, 10D or 2W, got {text!r}")
+    return np.timedelta64(int(number), unit)

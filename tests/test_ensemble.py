@@ -150,7 +150,7 @@ def test_something_else_is_refused(tmp_path):
         ensemble(tmp_path / "ens.zarr").run()
     with pytest.raises(bd.DataError, match=r"ending in \.zarr"):
         ensemble(tmp_path / "ens.nc").run()
-    with pytest.raises(bd.DataError, match="folder .* to exist"):
+    with pytest.raises(bd.DataError, match=r"folder .* to exist"):
         ensemble(tmp_path / "nowhere" / "ens.zarr").run()
 
 

@@ -33,7 +33,7 @@ def fill(
     **Arguments:** `z` (time, cell), NaN where dry; `floor` (cell,), above all dry values; `distance_km` (cell, cell);
     `follows` (time,) bool, whether a time is one step after the one before it in the array; `covariates` (time, n);
     `sweeps`, of which the last one counts.
-    **Returns:** (time, cell) float64, each cell's dry values with the distribution of a standard normal below its floor.
+    **Returns:** (time, cell) float64, the dry values of each cell distributed as a standard normal below its floor.
     """
     rng = np.random.default_rng(seed)
     dry, floor = np.isnan(z), np.asarray(floor, np.float64)

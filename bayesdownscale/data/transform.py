@@ -72,8 +72,8 @@ class Anamorphosis:
     def backward(self, z: Any) -> Any:
         """Physical values of latent ones (..., variable, lat, lon), NumPy or JAX; exactly 0 on dry days."""
         xp = _namespace(z)
-        least = xp.asarray(self.dry.astype(np.float32))[:, None, None]
-        floor = xp.asarray(self.floor)
+        to_shape = lambda array: xp.broadcast_to(xp.asarray(array, np.float32), z.shape)
+        least, floor = to_shape(self.dry[:, None, None]), to_shape(self.floor)
         x = xp.maximum(self.signed(z), least)
         return xp.where(z < floor, xp.zeros_like(x), x)
 
@@ -83,7 +83,7 @@ class Anamorphosis:
         table = xp.asarray(self.table)
         at = xp.clip((z + FURTHEST) / STEP, 0, len(self.table) - 1.001)
         low = xp.floor(at).astype(int)
-        cells = tuple(xp.asarray(i) for i in np.indices(self.table.shape[1:]))
+        cells = tuple(xp.broadcast_to(xp.asarray(i), z.shape) for i in np.indices(self.table.shape[1:]))
         lower, upper = table[(low, *cells)], table[(low + 1, *cells)]
         return lower + (upper - lower) * ((z + FURTHEST) / STEP - low)
 

@@ -52,8 +52,12 @@ class CoarseFile:
     path: Path
     like: FieldPrior = field(repr=False, compare=False)
 
-    @cached_property
+    @property
     def coords(self) -> Coords:
+        return self._coords
+
+    @cached_property
+    def _coords(self) -> Coords:
         with open_dataset(self.path) as ds:
             found = find_coarse(ds, self.path, self.like.coords)
             return Coords(found.layers.times, found.variables, found.grid)

@@ -82,11 +82,10 @@ class Solver:
         end of the record."""
         prior, program = self.program(span)
         plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
-        members = jnp.asarray(members, jnp.int32)
         first = jnp.asarray(self.plan.first(span) + ORIGIN, jnp.int32)
         return _draw(
             self.plan, self.steps, program.abstract(), plain(prior), plain(program.data), program.given,
-            self.key, members, first,
+            self.key, jnp.asarray(members, jnp.int32), first,
         )  # fmt: skip
 
 

@@ -1,0 +1,83 @@
+"""The data of a coarse model as a program expects them: mapped to the distribution of what the program simulates.
+
+Quantile mapping makes the values of each coarse cell those of a reference, each variable by itself. If the reference is
+the truth on coarse cells, the data have no noise, while the likelihood says that they do, and draws from the posterior
+are too narrow. Here the reference is H z + e, latent fields seen with the noise of the likelihood. The dependence
+between the variables of a cell is mapped as well, by the linear map between two Gaussians that moves them least
+(Olkin and Pukelsheim 1982, doi:10.1016/0024-3795(82)90112-4; compare Bardossy and Pegram 2012,
+doi:10.1029/2011WR011524).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from .quantiles import map_between, plotting_positions, sample_quantiles
+
+LEVELS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMap:
+    """From coarse values (time, variable, cell) to scores like the `wanted` ones; make it with `fit`.
+
+    `own` quantiles (level, variable, cell) of the model's past, `turn` (variable, variable, cell) of its normal scores,
+    quantiles `before` and `after` that bring the result to the distribution wanted. `ties` (variable,) as for `fit`.
+    """
+
+    own: np.ndarray
+    turn: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    ties: np.ndarray
+    seed: int
+
+    @staticmethod
+    def fit(model: np.ndarray, wanted: np.ndarray, ties: np.ndarray, recorrelate: bool = True, seed: int = 0):
+        """Learn from `model` (time, variable, cell) and `wanted` (other times, variable, cell), no missing values.
+
+        `ties` (variable,): values below it, as of dry days, are equal but for chance, and get their ranks at random
+        (-inf for none). `recorrelate`: whether the correlations between variables become those of `wanted`.
+        """
+        levels = plotting_positions(min(LEVELS, len(model), len(wanted)))
+        normal = np.broadcast_to(ndtri(levels)[:, None, None], (levels.size, *model.shape[1:]))
+        x = _untied(model, ties, np.random.default_rng([seed, 0]))
+        own, target = sample_quantiles(x, levels), sample_quantiles(wanted, levels)
+        s = map_between(x, own, normal)
+        n_var, n_cell = s.shape[1:]
+        turn = np.broadcast_to(np.eye(n_var)[..., None], (n_var, n_var, n_cell)).copy()
+        if recorrelate:
+            to_normal = map_between(wanted, target, normal)
+            for cell in range(n_cell):
+                turn[..., cell] = least_motion(*(np.corrcoef(each[..., cell].T) for each in (s, to_normal)))
+        return ScoreMap(own, turn, sample_quantiles(_turned(s, turn), levels), target, ties, seed)
+
+    def __call__(self, model: np.ndarray) -> np.ndarray:
+        """The scores (time, variable, cell) of coarse values."""
+        normal = np.broadcast_to(ndtri(plotting_positions(len(self.own)))[:, None, None], self.own.shape)
+        x = _untied(model, self.ties, np.random.default_rng([self.seed, 1]))
+        return map_between(_turned(map_between(x, self.own, normal), self.turn), self.before, self.after)
+
+
+def least_motion(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The symmetric T with T a T = b for positive definite `a` and `b` (n, n): A^-1/2 (A^1/2 B A^1/2)^1/2 A^-1/2."""
+    root = _power(a, 0.5)
+    inverse = _power(a, -0.5)
+    return inverse @ _power(root @ b @ root, 0.5) @ inverse
+
+
+def _power(a: np.ndarray, exponent: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh(a)
+    return (vectors * np.maximum(values, 1e-12) ** exponent) @ vectors.T
+
+
+def _turned(s: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    return np.einsum("vwc,twc->tvc", turn, s)
+
+
+def _untied(x: np.ndarray, ties: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`x` with random order among what lies below `ties` (variable,)."""
+    ties = np.asarray(ties, np.float64)[:, None]
+    least = np.where(np.isfinite(ties), ties, 0.0)
+    return np.where(x < ties, least * rng.uniform(size=x.shape), x)
