@@ -42,25 +42,30 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an ou
 @click.option("--blocks", default=1, show_default=True, help="Residual blocks a level.")
 @click.option("--dropout", default=0.2, show_default=True)
 @click.option("--steps", default=5000, show_default=True, help="Training steps at most.")
-@click.option("--batch", default=16, show_default=True, help="Windows a step.")
+@click.option("--batch", default=16, show_default=True, help="Windows a step, shared by all devices.")
+@click.option("--accumulate", default=1, show_default=True, help="Parts of a batch, one after the other.")
+@click.option("--on-disk", is_flag=True, help="Leave the data on disk: for data larger than memory.")
 @click.option("--learning-rate", default=5e-4, show_default=True)
 @click.option("--weight-decay", default=0.1, show_default=True)
 @click.option("--validate-every", default=250, show_default=True, help="Steps between validations (and saves).")
 @seed_option
-def train(data, out, variables, static, window, widths, blocks, dropout, steps, batch, learning_rate,
-          weight_decay, validate_every, seed):  # fmt: skip
+def train(data, out, variables, static, window, widths, blocks, dropout, steps, batch, accumulate, on_disk,
+          learning_rate, weight_decay, validate_every, seed):  # fmt: skip
     """Train a prior on DATA: NetCDF, Zarr or GRIB with dimensions time, lat, lon, or the name era5-uk."""
     from bayesdownscale.data.datasets import era5_uk, split
+    from bayesdownscale.data.lazy import open_lazy
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.results import open_statics
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.trained import train_prior
     from bayesdownscale.prior.training import Progress, TrainingConfig
 
-    fields = split(era5_uk())[0] if data == "era5-uk" else open_fields(data, list(variables) or None)
+    read = open_lazy if on_disk else open_fields
+    fields = split(era5_uk())[0] if data == "era5-uk" else read(data, list(variables) or None)
     settings = TrainingConfig(
         steps=steps,
         batch=batch,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         validate_every=validate_every,

@@ -16,6 +16,7 @@ from bayesdownscale.posterior.mode_to_mean import mode_to_mean
 from bayesdownscale.prior.calibrate import measure_errors
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.feed import Windows
 from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
 from bayesdownscale.prior.windows import WindowedDenoiser
@@ -86,7 +87,7 @@ class TestCovariance:
         """Where theory is right the ratios are one, up to the noise of 48 windows."""
         values = np.concatenate([np.asarray(field.draw(k)) for k in jax.random.split(jax.random.key(0), 48)])
         context = Context(jnp.zeros(len(values)), jnp.zeros(len(values)))
-        measured = measure_errors(network, values, context, 3 * np.arange(48))
+        measured = measure_errors(network, Windows(values, context, 3 * np.arange(48)))
         np.testing.assert_allclose(measured.error_ratio, 1.0, atol=0.5)
         np.testing.assert_allclose(np.mean(measured.error_ratio), 1.0, atol=0.1)
 

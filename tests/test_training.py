@@ -1,6 +1,7 @@
 """Training: it learns, skips what is missing, stops in time, and resumes bit for bit."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import equinox as eqx
@@ -9,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bayesdownscale.data.lazy import open_lazy
 from bayesdownscale.prior.calibrate import LEVELS, calibrate
 from bayesdownscale.prior.checkpoint import CheckpointError
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.feed import Windows, scan, some_steps
 from bayesdownscale.prior.gaussian import GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
 from bayesdownscale.prior.noise import NoiseLevels
 from bayesdownscale.prior.trained import static_channels, train_prior
-from bayesdownscale.prior.training import TrainingConfig, Windows, finish, start, train, window_starts
+from bayesdownscale.prior.training import TrainingConfig, finish, start, train, window_starts
 
 HOURS = np.datetime64("2020-01-01", "ns") + np.arange(12) * np.timedelta64(1, "h")
 
@@ -65,6 +68,17 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(trained_folder, t
     ):
         with pytest.raises(CheckpointError, match="other settings or data; choose another folder"):
             train_prior(fields, trained_folder, **settings, on_step=kill)
+
+
+class Counting:
+    """Values that are read a slice at a time, and count how many steps were read at once."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.largest = values, values.shape, 0
+
+    def __getitem__(self, steps):
+        self.largest = max(self.largest, steps.stop - steps.start)
+        return self.values[steps]
 
 
 def two_fronts(n: int, seed: int) -> np.ndarray:
@@ -121,16 +135,14 @@ def test_the_gain_keeps_what_is_borne_out(toy, learned):
     contrary of what it learned is switched off."""
     denoiser, levels, _, valid = toy
     best = finish(denoiser, learned[0])
-    calibrated = calibrate(best, valid.values, valid.context, valid.starts, levels)
+    calibrated = calibrate(best, valid, levels)
     assert np.all((calibrated.gain >= 0) & (calibrated.gain <= 1))
     assert calibrated.gain[-1] == 0
     assert calibrated.gain.max() > 0.8
     np.testing.assert_allclose(calibrated.gain_sigma, np.geomspace(0.5, 5.0, LEVELS), rtol=1e-5)
     contrary = eqx.tree_at(lambda d: (d.net.conv_out.kernel, d.net.conv_out.bias), best, replace_fn=jnp.negative)
     helpful = calibrated.gain > 0.05
-    np.testing.assert_array_equal(
-        calibrate(contrary, valid.values, valid.context, valid.starts, levels).gain[helpful], 0
-    )
+    np.testing.assert_array_equal(calibrate(contrary, valid, levels).gain[helpful], 0)
 
 
 def test_training_stops_when_validation_no_longer_improves(toy):
@@ -157,6 +169,39 @@ def test_missing_values_and_gaps_are_skipped(toy_fields, tiny, tmp_path):
     leaves = jax.tree.leaves((prior.denoiser, prior.standardisation))
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
     assert np.all(np.diff(prior.times) == np.timedelta64(1, "h"))
+
+
+def test_data_larger_than_memory(trained_folder, toy_fields, tiny, tmp_path):
+    """Left on disk, with all of it for the statistics: the same weights, byte for byte. With half of it: finite."""
+    toy_fields.to_dataset().to_zarr(tmp_path / "toy.zarr", consolidated=False)
+    lazy = open_lazy(tmp_path / "toy.zarr")
+    assert lazy.values.shape == toy_fields.values.shape
+    np.testing.assert_array_equal(lazy.values[5:9], toy_fields.values[5:9])
+    train_prior(lazy, tmp_path / "all", **tiny)
+    weights = lambda folder: {n: data for n, data in contents(folder).items() if n.endswith(".safetensors")}
+    assert weights(tmp_path / "all") == weights(trained_folder)
+    seen = []
+    train_prior(lazy, tmp_path / "half", **tiny, statistics=60 * 42, on_progress=seen.append)
+    assert np.all(np.isfinite([p.validation_loss for p in seen]))
+
+
+def test_statistics_come_from_spans_of_whole_windows():
+    usable = np.arange(120) != 30
+    used = some_steps(usable, 42, 60 * 42, 3)
+    assert 50 < used.size <= 60
+    assert 30 not in used
+    assert (used[0], used[-1]) == (0, 119)
+    assert np.sum(np.diff(used) > 2) == 4
+    np.testing.assert_array_equal(some_steps(usable, 42, 120 * 42, 3), np.flatnonzero(usable))
+
+
+def test_pieces_have_the_checksum_of_the_whole(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(50, 1, 3, 4)).astype(np.float32)
+    values[[3, 40], 0, 1, 1] = np.nan
+    monkeypatch.setattr("bayesdownscale.prior.feed.PIECE", 12 * 7)
+    missing, digest = scan(values)
+    assert digest == hashlib.sha256(values.tobytes()).hexdigest()
+    np.testing.assert_array_equal(np.flatnonzero(missing), [3, 40])
 
 
 def test_nothing_but_missing_values_is_refused(toy_fields, tiny, tmp_path):
@@ -202,3 +247,28 @@ def test_a_new_state_has_the_types_of_a_later_one(toy):
     """A weak type would compile the step twice."""
     denoiser, *_ = toy
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(start(denoiser, TrainingConfig())))
+
+
+def test_a_batch_in_parts_learns_as_much(toy, learned):
+    """Four parts of four windows: other noise, the same loss to within a tenth."""
+    denoiser, *rest = toy
+    settings = {"learning_rate": 1e-2, "warmup": 20, "validate_every": 50, "ema": 0.95, "amplitude": 0.0}
+    config = TrainingConfig(steps=150, batch=16, accumulate=4, **settings)
+    state = train(denoiser, *rest, config, start(denoiser, config))
+    np.testing.assert_allclose(state.best_loss, learned[0].best_loss, rtol=0.1)
+    with pytest.raises(ValueError, match="expected a batch of equal parts, got 16 windows in 5 parts"):
+        train(denoiser, *rest, dataclasses.replace(config, accumulate=5), state)
+
+
+def test_values_may_be_read_a_window_at_a_time(toy):
+    """The same weights, bit for bit, as with all values in memory."""
+    denoiser, levels, training, validation = toy
+    config = TrainingConfig(steps=3, batch=4, warmup=1, validate_every=3)
+    lazy = Counting(training.values)
+    states = [
+        train(denoiser, levels, training._replace(values=values), validation, config, start(denoiser, config))
+        for values in (training.values, lazy)
+    ]
+    assert lazy.largest == 1  # the window of this denoiser
+    same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), *(state.net for state in states))
+    assert all(jax.tree.leaves(same))

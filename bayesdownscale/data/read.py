@@ -62,7 +62,7 @@ def open_fields(
     variables = [variables] if isinstance(variables, str) else variables
     chosen = list(variables.values()) if isinstance(variables, Mapping) else variables
     with opened(place, chosen or ()) as ds:
-        layers = read_layers(ds, _names(ds, chosen, place), place, times)
+        layers = read_layers(ds, names_of(ds, chosen, place), place, times)
         labels, arrays, grid = [label(array) for array in layers.arrays], layers.arrays, layers.grid
         if region is not None:
             try:
@@ -146,7 +146,7 @@ def _is_grib(path: Path) -> bool:
         return file.read(4) == b"GRIB"
 
 
-def _names(ds: xr.Dataset, variables: Sequence[str] | None, path: Place) -> list[str]:
+def names_of(ds: xr.Dataset, variables: Sequence[str] | None, path: Place) -> list[str]:
     """The variables asked for, by name or else by standard name, or all numeric ones that have time, latitude and
     longitude."""
     if variables is None:

@@ -5,11 +5,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from bayesdownscale._types import Key, Scalar
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.feed import Batch, Windows
 from bayesdownscale.prior.gaussian import shrunk
 from bayesdownscale.prior.noise import NoiseLevels
 
@@ -19,88 +20,71 @@ PRIOR_WINDOWS = 8
 TINY = 1e-12  # a variance that is none
 
 
-def calibrate(
-    denoiser: DiffusionDenoiser, values: np.ndarray, context: Context, starts: np.ndarray, levels: NoiseLevels
-) -> DiffusionDenoiser:
-    """The denoiser with its gain measured on windows of `values` (time, variable, lat, lon), standardised, that
-    begin at `starts` (at most 48 of them are used).
+def calibrate(denoiser: DiffusionDenoiser, windows: Windows, levels: NoiseLevels) -> DiffusionDenoiser:
+    """The denoiser with its gain measured on standardised `windows` (at most 48 of them are used).
 
     At each of 12 levels the gain minimises |target - gain F|^2, clipped to [0, 1], so that on these windows the
     denoiser is nowhere worse than the Gaussian's. At the highest level it is zero: above it the Gaussian is alone.
     """
     sigmas = jnp.geomspace(levels.sigma_min, levels.sigma_max, LEVELS)
-    chosen = jnp.asarray(starts[np.linspace(0, starts.size - 1, min(WINDOWS, starts.size)).astype(int)])
-    measure = lambda s_k: _products(denoiser, jnp.asarray(values), context, chosen, *s_k)
+    batch = _some(denoiser, windows)
+    measure = lambda s_k: _products(denoiser, batch, *s_k)
     products = [measure(pair) for pair in zip(sigmas, jax.random.split(jax.random.key(0), LEVELS), strict=True)]
     hit, size = jnp.asarray(products).T
     gain = jnp.where(size > 0, jnp.clip(hit / jnp.where(size > 0, size, 1.0), 0.0, 1.0), 0.0).at[-1].set(0.0)
     return eqx.tree_at(lambda d: (d.gain_sigma, d.gain), denoiser, (sigmas, gain))
 
 
-@eqx.filter_jit
-def _products(
-    denoiser: DiffusionDenoiser,
-    values: Float[Array, "all variable lat lon"],
-    context: Context,
-    starts: Int[Array, " window"],
-    sigma: Scalar,
-    key: Key,
-) -> tuple[Scalar, Scalar]:
-    """Sums over windows of F target and of F^2."""
-    window = denoiser.gaussian.shape[0]
+def _some(denoiser: DiffusionDenoiser, windows: Windows) -> Batch:
+    few = windows.some(WINDOWS)
+    return jax.tree.map(jnp.asarray, few.cut(few.starts, denoiser.gaussian.shape[0]))
 
-    def one(start_key):
-        start, key = start_key
-        take = lambda array: jax.lax.dynamic_slice_in_dim(array, start, window)[None]
-        x = take(values)
-        at = Context(take(context.hour), take(context.day))
+
+@eqx.filter_jit
+def _products(denoiser: DiffusionDenoiser, batch: Batch, sigma: Scalar, key: Key) -> tuple[Scalar, Scalar]:
+    """Sums over windows of F target and of F^2."""
+
+    def one(window_key):
+        window, key = window_key
+        x, at = window.x[None], Context(window.hour[None], window.day[None])
         f, target = denoiser.correction(x, jax.random.normal(key, x.shape), sigma[None], at, None)
         return jnp.sum(f * target), jnp.sum(f**2)
 
-    hits, sizes = jax.lax.map(one, (starts, jax.random.split(key, starts.size)))
+    hits, sizes = jax.lax.map(one, (batch, jax.random.split(key, batch.x.shape[0])))
     return jnp.sum(hits), jnp.sum(sizes)
 
 
-def measure_errors(
-    denoiser: DiffusionDenoiser, values: np.ndarray, context: Context, starts: np.ndarray
-) -> DiffusionDenoiser:
-    """The denoiser with `error_ratio` measured on windows of `values` (time, variable, lat, lon), standardised, that
-    begin at `starts` (at most 48 of them are used): at each level of the gain, the mean square of x - D in each mode
-    over the variance that theory gives x - G there, every time scale of a mode with the same weight, shrunk to
-    theory with the weight of 8 windows. On weather that was trained on, what the modes leave out would look six
-    times too small.
+def measure_errors(denoiser: DiffusionDenoiser, windows: Windows) -> DiffusionDenoiser:
+    """The denoiser with `error_ratio` measured on standardised `windows` (at most 48 of them are used): at each level
+    of the gain, the mean square of x - D in each mode over the variance that theory gives x - G there, every time
+    scale of a mode with the same weight, shrunk to theory with the weight of 8 windows. On weather that was trained
+    on, what the modes leave out would look six times too small.
     """
-    chosen = jnp.asarray(starts[np.linspace(0, starts.size - 1, min(WINDOWS, starts.size)).astype(int)])
+    batch = _some(denoiser, windows)
     keys = jax.random.split(jax.random.key(1), denoiser.gain_sigma.size)
-    measure = lambda sigma, key: _error_ratio(denoiser, jnp.asarray(values), context, chosen, sigma, key)
+    measure = lambda sigma, key: _error_ratio(denoiser, batch, sigma, key)
     ratio = jnp.stack([measure(sigma, key) for sigma, key in zip(denoiser.gain_sigma, keys, strict=True)])
-    windows = np.unique(starts // denoiser.gaussian.shape[0]).size  # that do not overlap
-    ratio = (windows * ratio + PRIOR_WINDOWS) / (windows + PRIOR_WINDOWS)
+    apart = np.unique(windows.starts // denoiser.gaussian.shape[0]).size  # windows that do not overlap
+    ratio = (apart * ratio + PRIOR_WINDOWS) / (apart + PRIOR_WINDOWS)
     return eqx.tree_at(lambda d: d.error_ratio, denoiser, ratio)
 
 
 @eqx.filter_jit
 def _error_ratio(
-    denoiser: DiffusionDenoiser,
-    values: Float[Array, "all variable lat lon"],
-    context: Context,
-    starts: Int[Array, " window"],
-    sigma: Scalar,
-    key: Key,
+    denoiser: DiffusionDenoiser, batch: Batch, sigma: Scalar, key: Key
 ) -> Float[Array, " mode_and_outside"]:
     field = denoiser.gaussian
     theory = shrunk(field.variances, sigma)
     n_outside = (field.modes[0].size - field.modes.shape[0]) * field.shape[0]
 
-    def one(start_key):
-        start, key = start_key
-        take = lambda array: jax.lax.dynamic_slice_in_dim(array, start, field.shape[0])
-        x, at = take(values), Context(take(context.hour), take(context.day))
-        error = x - denoiser(x + sigma * jax.random.normal(key, x.shape), sigma, at)
+    def one(window_key):
+        window, key = window_key
+        x = window.x
+        error = x - denoiser(x + sigma * jax.random.normal(key, x.shape), sigma, window.context)
         inside = field.coefficients(error) ** 2
         outside = jnp.sum(error**2) - jnp.sum(inside)
         expected = n_outside * shrunk(field.residual, sigma)
         outside = jnp.where(expected > 0, outside / jnp.where(expected > 0, expected, 1.0), 1.0)
         return jnp.append(jnp.mean(inside / jnp.maximum(theory, TINY), axis=1), outside)
 
-    return jnp.mean(jax.lax.map(one, (starts, jax.random.split(key, starts.size))), axis=0)
+    return jnp.mean(jax.lax.map(one, (batch, jax.random.split(key, batch.x.shape[0]))), axis=0)

@@ -31,9 +31,7 @@ def _last(v: Float[Array, " channel"], x: Array) -> Array:
 
 def _convolve(x: Array, kernel: Array) -> Array:
     images = x.reshape(-1, *x.shape[-3:])
-    out = lax.conv_general_dilated(
-        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    out = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 

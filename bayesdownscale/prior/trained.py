@@ -17,11 +17,13 @@ import numpy as np
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.data.lazy import LazyFields
 from bayesdownscale.prior import checkpoint as ckpt
 from bayesdownscale.prior.calibrate import LEVELS, calibrate, measure_errors
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
+from bayesdownscale.prior.feed import Anomalies, Windows, scan, some_steps
 from bayesdownscale.prior.fit_gaussian import fit_gaussian
 from bayesdownscale.prior.gaussian import GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
@@ -31,7 +33,6 @@ from bayesdownscale.prior.training import (
     Progress,
     TrainingConfig,
     TrainingState,
-    Windows,
     finish,
     start,
     train,
@@ -57,7 +58,7 @@ def static_channels(standardisation: Standardisation, grid: Grid, extra: np.ndar
 
 
 def train_prior(
-    fields: Fields,
+    fields: Fields | LazyFields,
     folder: str | Path,
     *,
     window: int = 25,
@@ -68,6 +69,7 @@ def train_prior(
     validation_share: float = 1 / 8,
     n_modes: int = 200,
     shrink: tuple[float, float] = (0.4, 0.6),
+    statistics: int = 2**27,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_step: Callable[[int], None] = lambda step: None,
@@ -79,26 +81,34 @@ def train_prior(
     example orography and land-sea mask. `shrink`: of the Gaussian's covariance in space and in time, see
     `fit_gaussian`; less for years of data. `provenance` is stored. Raises `ValueError` for data that cannot be
     trained on, `CheckpointError` where `folder` holds another run.
+
+    Of `LazyFields` windows are read as they are needed, one batch ahead, and climatology and covariance come from
+    `statistics` numbers, in 24 spans.
     """
     folder, network, training = Path(folder), network or UNetConfig(), training or TrainingConfig()
     values, times = fields.values, fields.times
-    missing = ~np.isfinite(values).all(axis=(1, 2, 3))
+    missing, fingerprint = scan(values)
     if missing.all():
         raise ValueError(f"{fields.source}: every time step has missing values; fill them or crop the grid")
-    context = Context.at(times)
-    clean = values[~missing], Context(context.hour[~missing], context.day[~missing])
-    standardisation, anomalies = fit_standardisation(*clean)
-    whole = np.zeros(values.shape, np.float32)
-    whole[~missing] = anomalies
+    context, cells = Context.at(times), int(np.prod(values.shape[1:]))
+    used = some_steps(~missing, cells, statistics, window)
+    read = np.concatenate([np.asarray(values[a:b]) for a, b in _runs(used)])
+    standardisation, anomalies = fit_standardisation(read, Context(context.hour[used], context.day[used]))
+    if used.size == (~missing).sum():
+        whole = np.zeros(values.shape, np.float32)
+        whole[used] = anomalies
+    else:
+        whole = Anomalies(values, standardisation, context)
     n_train = round(times.size * (1 - validation_share))
     part = lambda lo, hi: lo + window_starts(times[lo:hi], window, ~missing[lo:hi])
     train_starts, valid_starts = part(0, n_train), part(n_train, times.size)
+    unseen = Windows(whole, context, valid_starts)
     step = usual_step(times)
-    breaks = np.flatnonzero(np.diff(times[:n_train][~missing[:n_train]]) != step) + 1
-    edges = [0, *breaks.tolist(), int((~missing[:n_train]).sum())]
-    spans = [slice(a, b) for a, b in pairwise(edges)]
+    n_used = int((used < n_train).sum())
+    breaks = np.flatnonzero(np.diff(times[used[:n_used]]) != step) + 1
+    spans = [slice(a, b) for a, b in pairwise([0, *breaks.tolist(), n_used])]
     covariance = {"n_modes": n_modes, "shrink_space": shrink[0], "shrink_time": shrink[1]}
-    gaussian = fit_gaussian(anomalies[: edges[-1]], fields.grid, window, spans, **covariance)
+    gaussian = fit_gaussian(anomalies[:n_used], fields.grid, window, spans, **covariance)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
     levels = NoiseLevels.covering(largest)
     channels = static_channels(standardisation, fields.grid, statics)
@@ -109,7 +119,6 @@ def train_prior(
     denoiser = DiffusionDenoiser(gaussian, net, jnp.asarray(channels), *unknown, standardisation.season)
     learned = NoiseLevels(levels.sigma_min, min(levels.sigma_max, training.sigma_max))
     digest = lambda array: hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-    fingerprint = digest(values)
     run = {
         "network": network.to_json(),
         "training": training.to_json(),
@@ -166,18 +175,19 @@ def train_prior(
         }
 
     def on_validation(state: TrainingState, progress: Progress) -> None:
-        best = calibrate(finish(denoiser, state), whole, context, valid_starts, learned)
-        best = measure_errors(best, whole, context, valid_starts)
+        best = measure_errors(calibrate(finish(denoiser, state), unseen, learned), unseen)
         ckpt.save_checkpoint(folder, PRIOR, description(state, progress.linear_loss), (best, standardisation))
         ckpt.save_checkpoint(folder, STATE, {"run": run}, state)
         on_progress(progress)
 
-    as_windows = lambda starts: Windows(whole, context, starts)
-    train(
-        denoiser, learned, as_windows(train_starts), as_windows(valid_starts), training, state,
-        on_validation, on_step,
-    )  # fmt: skip
+    train(denoiser, learned, Windows(whole, context, train_starts), unseen, training, state, on_validation, on_step)
     return load_prior(folder)
+
+
+def _runs(steps: np.ndarray) -> list[tuple[int, int]]:
+    """First and last but one of each run of consecutive `steps`."""
+    edges = np.flatnonzero(np.diff(steps) != 1) + 1
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(steps, edges)]
 
 
 def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,9 +13,11 @@ import optax
 from jaxtyping import Array, PyTree
 
 from bayesdownscale._types import Count, Key, Scalar
-from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
+from bayesdownscale.prior.feed import Batch, Windows, ahead, layouts
 from bayesdownscale.prior.noise import NoiseLevels
+
+VALIDATION_WINDOWS, VALIDATION_BATCH, NOISES = 256, 16, 4  # windows at most, at once, and noise levels of each
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class TrainingConfig:
     with decay `ema`; validation every `validate_every` steps, which is also how often a checkpoint is written;
     stopped after `patience` validations without a better loss. Noise levels above `sigma_max` (standardised
     units) are left to the linear denoiser. `amplitude` > 0 multiplies each training window
-    by exp(amplitude * normal): weather of other vigour, against learning the few training days by heart."""
+    by exp(amplitude * normal): weather of other vigour, against learning the few training days by heart. The gradient
+    of a batch is the mean over `accumulate` equal parts of it, one after the other: less memory, the same batch."""
 
     steps: int = 20_000
     batch: int = 16
@@ -39,18 +42,10 @@ class TrainingConfig:
     sigma_max: float = 30.0
     amplitude: float = 0.2
     seed: int = 0
+    accumulate: int = 1
 
     def to_json(self) -> dict:
         return asdict(self)
-
-
-class Windows(NamedTuple):
-    """Training windows: `values` (time, variable, lat, lon) standardised, `context` of every time step, and the
-    first time step of each window (n_windows,)."""
-
-    values: np.ndarray
-    context: Context
-    starts: np.ndarray
 
 
 class TrainingState(NamedTuple):
@@ -121,25 +116,17 @@ def finish(denoiser: DiffusionDenoiser, state: TrainingState) -> DiffusionDenois
 
 
 def _batch_loss(
-    denoiser: DiffusionDenoiser,
-    arrays: tuple[Array, Array, Array],
-    starts: Array,
-    levels: NoiseLevels,
-    key: Key,
-    amplitude: float | None,
+    denoiser: DiffusionDenoiser, batch: Batch, levels: NoiseLevels, key: Key, amplitude: float | None
 ) -> Scalar:
-    """The loss of the windows at `starts`; `amplitude` None switches augmentation and dropout off."""
-    values, hour, day = arrays
-    window = denoiser.gaussian.shape[0]
+    """The loss of a batch of windows; `amplitude` None switches augmentation and dropout off."""
+    x, n = batch.x, batch.x.shape[0]
     k_noise, k_sigma, k_drop, k_scale = jax.random.split(key, 4)
-    sigma = levels.sample(k_sigma, starts.size)
-    take = jax.vmap(lambda array, s: jax.lax.dynamic_slice_in_dim(array, s, window), (None, 0))
-    x, context = take(values, starts), Context(take(hour, starts), take(day, starts))
+    sigma = levels.sample(k_sigma, n)
     noise = jax.random.normal(k_noise, x.shape)
     if amplitude is None:
-        return denoiser.loss(x, noise, sigma, context, None)
-    x = x * jnp.exp(amplitude * jax.random.normal(k_scale, (starts.size, 1, 1, 1, 1)))
-    return denoiser.loss(x, noise, sigma, context, k_drop)
+        return denoiser.loss(x, noise, sigma, batch.context, None)
+    x = x * jnp.exp(amplitude * jax.random.normal(k_scale, (n, 1, 1, 1, 1)))
+    return denoiser.loss(x, noise, sigma, batch.context, k_drop)
 
 
 def train(
@@ -151,55 +138,80 @@ def train(
     state: TrainingState,
     on_validation: Callable[[TrainingState, Progress], None] = lambda state, progress: None,
     on_step: Callable[[int], None] = lambda step: None,
+    devices: list[Any] | None = None,
 ) -> TrainingState:
-    """Train from `state` to `config.steps`, or until validation stops improving.
+    """Train from `state` to `config.steps`, or until validation stops improving; batches are shared by `devices`
+    (default: all).
 
     `on_validation` is called with the state after each validation (write the checkpoint there): a run killed
     and started again from that state goes on bit for bit, since every batch, noise and dropout key is folded
     from the seed and the step. `on_step` is for a progress bar.
     """
-    opt = optimiser(config)
+    if config.batch % config.accumulate:
+        raise ValueError(f"expected a batch of equal parts, got {config.batch} windows in {config.accumulate} parts")
+    parts = config.accumulate, config.batch // config.accumulate
+    apart, everywhere = layouts(devices or jax.devices(), parts[1])
+    opt, window = optimiser(config), denoiser.gaussian.shape[0]
     root = jax.random.key(config.seed)
     static_net = eqx.filter(denoiser.net, eqx.is_inexact_array, inverse=True)
     rebuild = lambda net: eqx.tree_at(lambda d: d.net, denoiser, eqx.combine(net, static_net))
-    as_arrays = lambda w: (jnp.asarray(w.values), w.context.hour, w.context.day)
-    train_arrays, valid_arrays = as_arrays(training), as_arrays(validation)
-    starts = jnp.asarray(training.starts)
-    valid_starts = jnp.asarray(validation.starts)
+
+    @jax.jit
+    def chosen(step: Count) -> Array:
+        key, _ = jax.random.split(jax.random.fold_in(root, step))
+        return jax.random.choice(key, training.starts.size, parts)
+
+    load = lambda step: apart(training.cut(training.starts[np.asarray(chosen(jnp.asarray(step)))], window))
 
     @eqx.filter_jit
-    def step(state: TrainingState, arrays, starts) -> tuple[TrainingState, Scalar]:
-        key = jax.random.fold_in(root, state.step)
-        k_batch, k_loss = jax.random.split(key)
-        batch = jax.random.choice(k_batch, starts, (config.batch,))
-        loss_of = lambda net: _batch_loss(rebuild(net), arrays, batch, levels, k_loss, config.amplitude)
-        loss, gradient = jax.value_and_grad(loss_of)(state.net)
+    def step(state: TrainingState, batch: Batch) -> tuple[TrainingState, Scalar]:
+        _, key = jax.random.split(jax.random.fold_in(root, state.step))
+
+        def one(total: PyTree, part: tuple[Batch, Key]) -> tuple[PyTree, Scalar]:
+            loss_of = lambda net: _batch_loss(rebuild(net), part[0], levels, part[1], config.amplitude)
+            loss, gradient = jax.value_and_grad(loss_of)(state.net)
+            return jax.tree.map(lambda a, b: a + b / parts[0], total, gradient), loss
+
+        nothing = jax.tree.map(jnp.zeros_like, state.net)
+        if parts[0] == 1:  # a convolution's gradient is slow inside a loop
+            gradient, losses = one(nothing, (jax.tree.map(lambda a: a[0], batch), key))
+        else:
+            gradient, losses = jax.lax.scan(one, nothing, (batch, jax.random.split(key, parts[0])))
         updates, opt_state = opt.update(gradient, state.optimiser, state.net)
         net = optax.apply_updates(state.net, updates)
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, net)
-        return state._replace(net=net, average=average, optimiser=opt_state, step=state.step + 1), loss
+        return state._replace(net=net, average=average, optimiser=opt_state, step=state.step + 1), jnp.mean(losses)
 
     @eqx.filter_jit
-    def validate(net, arrays, starts) -> Scalar:
-        """Mean loss over all validation windows, four noise levels each, the same noise every time."""
-        chunk = min(16, starts.size)
-        padded = jnp.resize(starts, (4 * -(-starts.size // chunk), chunk))
-        keys = jax.random.split(jax.random.fold_in(root, 2**31 - 1), padded.shape[0])
-        loss_of = lambda s_k: _batch_loss(rebuild(net), arrays, s_k[0], levels, s_k[1], None)
-        return jnp.mean(jax.lax.map(loss_of, (padded, keys)))
+    def loss_of_chunk(net: PyTree, batch: Batch, key: Key) -> Scalar:
+        return _batch_loss(rebuild(net), batch, levels, key, None)
 
-    zero_net = jax.tree.map(jnp.zeros_like, state.net)
-    linear_loss = float(validate(zero_net, valid_arrays, valid_starts))
+    some = validation.some(VALIDATION_WINDOWS)
+    chunk = min(VALIDATION_BATCH, some.starts.size)
+    chunks = np.resize(some.starts, (-(-some.starts.size // chunk), chunk))
+    valid_keys = jax.random.split(jax.random.fold_in(root, 2**31 - 1), (NOISES, len(chunks)))
+
+    def validate(net: PyTree) -> Scalar:
+        """Mean loss over validation windows, four noise levels each, the same noise every time."""
+        losses = []
+        for k, starts in enumerate(chunks):
+            batch = everywhere(validation.cut(starts, window))
+            losses += [loss_of_chunk(net, batch, valid_keys[noise, k]) for noise in range(NOISES)]
+        return jnp.mean(jnp.stack(losses))
+
+    state = everywhere(state)
+    linear_loss = float(validate(jax.tree.map(jnp.zeros_like, state.net)))
     began, losses = time.monotonic(), []
     patience = config.patience * config.validate_every
+    batches = ahead(load, int(state.step))
     while int(state.step) < config.steps and int(state.step) - int(state.best_step) < patience:
-        state, loss = step(state, train_arrays, starts)
+        state, loss = step(state, next(batches))
         losses.append(loss)
         done = int(state.step)
         on_step(done)
         if done % config.validate_every == 0 or done == config.steps:
-            loss_now = validate(state.average, valid_arrays, valid_starts)
+            loss_now = validate(state.average)
             if loss_now < state.best_loss:
                 copy = jax.tree.map(jnp.copy, state.average)
                 state = state._replace(best=copy, best_loss=loss_now, best_step=state.step)
