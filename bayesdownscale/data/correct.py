@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -43,17 +44,53 @@ def correct(
         )
     if reference.grid != model.grid:
         reference = conservative_mean(reference, model.grid)
-    corrected, corrections = [], {}
+    corrections = {}
     for variable in shared:
         name = variable.name
-        own, before, wanted = (_one(fields, name) for fields in (model, past, reference))
-        fit = BiasCorrection.fit(before, wanted, method, name in multiplicative, window, (wet or {}).get(name))
-        corrections[name] = fit
-        corrected.append(fit(own).values.astype(np.float32))
-    coords = Coords(model.times, tuple(shared), model.grid)
-    known = {v.name: method for v, method in zip(model.variables, model.methods, strict=False)}
-    methods = tuple(known.get(v.name, "") for v in shared) if known else ()
-    return Fields(np.stack(corrected, axis=1), coords, model.source, model.bounds, methods), corrections
+        before, wanted = _one(past, name), _one(reference, name)
+        corrections[name] = BiasCorrection.fit(
+            before, wanted, method, name in multiplicative, window, (wet or {}).get(name)
+        )
+    better = apply(model, corrections)
+    return replace(better, coords=replace(better.coords, variables=tuple(shared))), corrections
+
+
+def apply(model: Fields, corrections: Mapping[str, BiasCorrection]) -> Fields:
+    """The variables of a coarse model that have a correction, in the order of these, corrected, in the units of the
+    reference.
+
+    **Raises:** `DataError` where none has one; ValueError as `BiasCorrection`.
+    """
+    names = [v.name for v in model.variables]
+    place = [names.index(name) for name in corrections if name in names]
+    if not place:
+        raise DataError(
+            f"expected a variable among {quoted(corrections)} in {model.source or 'the model'}, got "
+            f"{quoted(names)}; fit a correction of it"
+        )
+    corrected, variables = [], []
+    for k in place:
+        better = corrections[model.variables[k].name](_one(model, model.variables[k].name))
+        corrected.append(better.values.astype(np.float32))
+        variables.append(replace(model.variables[k], units=str(better.attrs["units"])))
+    methods = tuple(model.methods[k] for k in place) if model.methods else ()
+    coords = Coords(model.times, tuple(variables), model.grid)
+    return Fields(np.stack(corrected, axis=1), coords, model.source, model.bounds, methods)
+
+
+def save_corrections(corrections: Mapping[str, BiasCorrection], folder: Path, overwrite: bool = False) -> None:
+    """Keep each in a NetCDF file NAME.nc in `folder`, which is made; raises `DataError` where one is in the way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, correction in corrections.items():
+        correction.save(folder / f"{name}.nc", overwrite)
+
+
+def load_corrections(folder: Path) -> dict[str, BiasCorrection]:
+    """What `save_corrections` kept; raises `DataError` for another folder."""
+    found = {path.stem: BiasCorrection.load(path) for path in sorted(folder.glob("*.nc"))}
+    if not found:
+        raise DataError(f"expected saved bias corrections, NAME.nc, in {folder}, got none; fit them with --save")
+    return found
 
 
 def in_period(fields: Fields, first: np.datetime64, last: np.datetime64, what: str) -> Fields:
