@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bayesdownscale.data.grid import Coords, Grid, Variable
     from bayesdownscale.data.intervals import interval_bounds
     from bayesdownscale.data.land import land_fraction
+    from bayesdownscale.data.lazy import LazyFields, open_lazy
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.regrid import conservative_mean, observed_cells
     from bayesdownscale.data.rotated import RotatedPole
@@ -95,6 +96,7 @@ _HOME = {
     "data.grid": ("Coords", "Grid", "Variable"),
     "data.intervals": ("interval_bounds",),
     "data.land": ("land_fraction",),
+    "data.lazy": ("LazyFields", "open_lazy"),
     "data.read": ("open_fields",),
     "data.regrid": ("conservative_mean", "observed_cells"),
     "data.rotated": ("RotatedPole",),
