@@ -1,4 +1,4 @@
-"""The embedded examples: one day of UK temperature with the prior that ships with the package, and a small Gaussian."""
+"""The embedded examples: half a day of the twin climate, one of UK temperature, and a small Gaussian."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
+from bayesdownscale.data.twin.weather import twin
 from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
 from bayesdownscale.prior.gaussian import GaussianField, matern
@@ -15,27 +16,34 @@ from bayesdownscale.prior.trained import load_prior
 
 HOURS, EVERY, BLOCK, NOISE_SD = 25, 6, 8, 0.05
 START = np.datetime64("2019-03-26T00", "ns")
+TWIN_HOURS, TWIN_BLOCK = 13, 4
+TWIN_START = np.datetime64("2101-02-01T00", "ns")
+TWIN_NOISE_SD = np.asarray([10.0, 0.1, 0.1, 0.1])[:, None, None]  # psl [Pa], uas, vas [m s-1], tas [K]
 
 
 def coarsen(
-    truth: Fields, key: jax.Array, block: int = BLOCK, every: int = EVERY, noise_sd: float = NOISE_SD
+    truth: Fields, key: jax.Array, block: int = BLOCK, every: int = EVERY, noise_sd: "float | np.ndarray" = NOISE_SD
 ) -> Fields:
-    """What a coarse model with white noise of `noise_sd` [units of the field] would report of `truth`: means of
-    `block` x `block` cells at every `every`-th time step."""
+    """What a coarse model with white noise of `noise_sd` [units of the field; a number, or (variable, 1, 1)] would
+    report of `truth`: means of `block` x `block` cells at every `every`-th time step."""
     grid, times = truth.grid.coarsen(block), truth.times[::every]
     operator = area_mean(truth.grid, grid) @ snapshots(truth.times, times)
     values = operator(jnp.asarray(truth.values))
-    values = values + noise_sd * jax.random.normal(key, values.shape)
+    values = values + jnp.broadcast_to(noise_sd, values.shape) * jax.random.normal(key, values.shape)
     coords = Coords(times, truth.variables, grid)
     return Fields(np.asarray(values), coords, f"{block} x {block} block means every {every} steps of {truth.source}")
 
 
-def demo_truth(data: str, seed: int) -> tuple[FieldPrior, Fields, Fields, float]:
-    """The shipped prior, a truth of 25 hours, its coarse view and the noise [K]. `data`: "prior" for a draw from
-    the prior (needs nothing else), "era5-uk" for 26 March 2019 of the ERA5 test week."""
+def demo_truth(data: str, seed: int) -> "tuple[FieldPrior, Fields, Fields, float | np.ndarray]":
+    """A shipped prior, a truth, its coarse view and the standard deviation of its noise. `data`: "twin" for 13 hours of
+    a twin climate's weather that was not trained on (psl, uas, vas, tas), "prior" for a draw of 25 hours from the prior
+    of UK temperature, "era5-uk" for 26 March 2019 of the ERA5 test week (which is downloaded)."""
     k_truth, k_noise = jax.random.split(jax.random.key(seed + 10_000))
-    times = START + np.timedelta64(1, "h") * np.arange(HOURS)
-    prior = load_prior().at(times)
+    if data == "twin":
+        truth = twin(k_truth, TWIN_START, (TWIN_HOURS - 1) / 24)
+        coarse = coarsen(truth, k_noise, TWIN_BLOCK, EVERY, TWIN_NOISE_SD)
+        return load_prior("twin").at(truth.times), truth, coarse, TWIN_NOISE_SD
+    prior = load_prior("era5-uk").at(START + np.timedelta64(1, "h") * np.arange(HOURS))
     if data == "prior":
         truth = Fields(np.asarray(jax.jit(prior.sample)(k_truth)), prior.coords, "a draw from the shipped prior")
     else:
