@@ -19,7 +19,11 @@ SHOWN = {
     "tas_pr": ("Correlation of daily temperature and precipitation", "correlation", "RdBu_r", "difference"),
     "wet_spell": ("Mean length of wet spells", "d", "cividis", "d"),
 }  # fmt: skip
-INPUTS = {"model": "CNRM-CM5 downscaled", "perfect": "coarsened RACMO downscaled"}
+INPUTS = {
+    "model": "CNRM-CM5 downscaled, 1995/96 to 2001/02",
+    "model in the past": "CNRM-CM5 downscaled, 1982/83 to 1994/95",
+    "perfect": "coarsened RACMO downscaled, 1995/96 to 2001/02",
+}
 
 
 def draw_maps(result: dict, fine: bd.Fields, folder: Path) -> list[Path]:
@@ -28,7 +32,7 @@ def draw_maps(result: dict, fine: bd.Fields, folder: Path) -> list[Path]:
     made = []
     for name in result["results"]:
         for statistic in SHOWN:
-            path = folder / f"iberia_{name}_{statistic}.png"
+            path = folder / f"iberia_{name.replace(' ', '_')}_{statistic}.png"
             _figure(result, fine, name, statistic).savefig(path, dpi=130)
             made.append(path)
     return made
@@ -37,7 +41,7 @@ def draw_maps(result: dict, fine: bd.Fields, folder: Path) -> list[Path]:
 def _figure(result: dict, fine: bd.Fields, name: str, statistic: str) -> Figure:
     title, units, colours, error_units = SHOWN[statistic]
     found = {m: result["results"][name][m]["statistics"][statistic] for m in METHODS}
-    right = result["truth"][statistic]
+    right = result["truth"][name][statistic]
     values = np.concatenate([right, *found.values()])
     if colours == "RdBu_r":
         limit = float(np.quantile(np.abs(values), 0.99))
@@ -70,7 +74,7 @@ def _figure(result: dict, fine: bd.Fields, name: str, statistic: str) -> Figure:
         bar = figure.colorbar(ScalarMappable(scale, cmap), ax=grid[row], extend="both", shrink=0.9, aspect=22, pad=0.01)
         bar.set_label(unit, fontsize=9)
         bar.ax.tick_params(labelsize=8)
-    figure.suptitle(f"{title}, winters 1995/96 to 2001/02: {INPUTS[name]}", fontsize=11)
+    figure.suptitle(f"{title}, winters: {INPUTS[name]}", fontsize=11)
     figure.supxlabel("Plate carrée. Coastlines: Natural Earth. Grey: cells outside the coarse cells used.", fontsize=8)
     return figure
 

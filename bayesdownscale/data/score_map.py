@@ -44,20 +44,22 @@ class ScoreMap:
         normal = np.broadcast_to(ndtri(levels)[:, None, None], (levels.size, *model.shape[1:]))
         x = _untied(model, ties, np.random.default_rng([seed, 0]))
         own, target = sample_quantiles(x, levels), sample_quantiles(wanted, levels)
-        s = map_between(x, own, normal)
+        s = _between(x, own, normal)
         n_var, n_cell = s.shape[1:]
         turn = np.broadcast_to(np.eye(n_var)[..., None], (n_var, n_var, n_cell)).copy()
         if recorrelate:
-            to_normal = map_between(wanted, target, normal)
+            to_normal = _between(wanted, target, normal)
             for cell in range(n_cell):
-                turn[..., cell] = least_motion(*(np.corrcoef(each[..., cell].T) for each in (s, to_normal)))
+                turn[..., cell] = least_motion(
+                    *(np.atleast_2d(np.corrcoef(each[..., cell].T)) for each in (s, to_normal))
+                )
         return ScoreMap(own, turn, sample_quantiles(_turned(s, turn), levels), target, ties, seed)
 
     def __call__(self, model: np.ndarray) -> np.ndarray:
         """The scores (time, variable, cell) of coarse values."""
         normal = np.broadcast_to(ndtri(plotting_positions(len(self.own)))[:, None, None], self.own.shape)
         x = _untied(model, self.ties, np.random.default_rng([self.seed, 1]))
-        return map_between(_turned(map_between(x, self.own, normal), self.turn), self.before, self.after)
+        return _between(_turned(_between(x, self.own, normal), self.turn), self.before, self.after)
 
 
 def least_motion(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -65,6 +67,18 @@ def least_motion(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     root = _power(a, 0.5)
     inverse = _power(a, -0.5)
     return inverse @ _power(root @ b @ root, 0.5) @ inverse
+
+
+def _between(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`map_between`, but linear beyond the outermost quantiles too, with the slope over the outermost twentieth: `a`
+    and `b` may be in different units, so that to add their difference makes no sense."""
+    inner = max(1, len(a) // 20)
+    out = map_between(np.clip(x, a[0], a[-1]), a, b)
+    for end, further, sign in ((0, inner, -1.0), (-1, -1 - inner, 1.0)):
+        run = a[end] - a[further]
+        slope = np.divide(b[end] - b[further], run, out=np.zeros_like(run), where=run != 0)
+        out = out + np.where(sign * (x - a[end]) > 0, slope * (x - a[end]), 0.0)
+    return out
 
 
 def _power(a: np.ndarray, exponent: float) -> np.ndarray:
