@@ -1,4 +1,4 @@
-"""A small problem for ensembles: a Gauss-Markov process in time on 2 x 2 cells, known through windows of 5 hours."""
+"""A small problem for ensembles: a Gauss-Markov process in time on 2 x 2 cells, known through windows of 9 hours."""
 
 from functools import cache, partial
 
@@ -12,7 +12,7 @@ from bayesdownscale.ensemble.problem import CoarseInMemory, Problem
 from bayesdownscale.prior.gaussian import GaussianDenoiser
 from bayesdownscale.prior.windows import WindowedDenoiser
 
-WINDOW, EVERY, SIGMA, MEMORY = 5, 2, 0.4, 1.5
+WINDOW, EVERY, SIGMA, MEMORY = 9, 2, 1.5, 2.0
 T2M = bd.Variable("t2m", "K", "air_temperature")
 GRID = bd.Grid(55 - 0.25 * np.arange(2), -3 + 0.25 * np.arange(2))
 START = np.datetime64("2020-03-01T00", "ns")
@@ -29,7 +29,7 @@ def hours(length: int) -> np.ndarray:
 
 def windowed_prior() -> bd.FieldPrior:
     standardisation = bd.Standardisation(jnp.zeros((5, 1, 2, 2)).at[0].set(280.0), jnp.asarray([2.0]))
-    denoiser = WindowedDenoiser(GaussianDenoiser(field(WINDOW)), WINDOW, 2)
+    denoiser = WindowedDenoiser(GaussianDenoiser(field(WINDOW)), WINDOW, 4)
     return bd.FieldPrior(denoiser, standardisation, bd.NoiseLevels(0.02, 12.0), bd.Coords(hours(WINDOW), (T2M,), GRID))
 
 
@@ -53,5 +53,5 @@ def problem(length: int = 21, sigma: float | None = SIGMA) -> Problem:
     return Problem(windowed_prior(), CoarseInMemory(data(length)[1]), MODEL, settings)
 
 
-SPAN = {"span": np.timedelta64(8, "h"), "halo": 4, "stride": 2, "steps": 4}
+SPAN = {"span": np.timedelta64(8, "h"), "halo": 4, "stride": 4, "steps": 4}
 build = partial(problem, 21)
