@@ -5,6 +5,16 @@ from typing import Any
 
 import click
 
+from bayesdownscale.cli_data import data
+from bayesdownscale.options import (
+    overwrite_option,
+    parse_days,
+    parse_settings,
+    parse_span,
+    parse_words,
+    path,
+    seed_option,
+)
 from bayesdownscale.progress import progress_bar
 from bayesdownscale.study import Study, command_line
 
@@ -27,9 +37,7 @@ def main() -> None:
     """Bayesian downscaling: a diffusion prior, a NumPyro likelihood, a calibrated posterior."""
 
 
-path = click.Path(path_type=Path)
-seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+main.add_command(data)
 
 
 @main.command(epilog="Example: bayesdownscale train era5-uk --out prior --steps 5000")
@@ -177,7 +185,9 @@ def ensemble(coarse, out, prior_folder, names, units, model, settings, members, 
 
 @main.command(epilog="Example: bayesdownscale correct esm.nc --reference obs.nc --ratio pr --wet pr=1 --out better.nc")
 @click.argument("model", type=path)
-@click.option("--reference", type=path, required=True, help="Fields to agree with, on the same cells or finer ones.")
+@click.option("--reference", type=path, help="Fields to agree with, on the same cells or finer ones.")
+@click.option("--fitted", type=path, help="Instead of --reference: a folder of corrections that --save kept.")
+@click.option("--save", type=path, help="Folder to keep the corrections in, to use again.")
 @click.option("--past", type=path, help="The model in the time of the reference (default: MODEL).")
 @click.option("--out", type=path, required=True, help="NetCDF of the corrected fields.")
 @click.option("--learn", metavar="FIRST/LAST", help="Days of past and reference to learn from (default: all).")
@@ -188,22 +198,37 @@ def ensemble(coarse, out, prior_folder, names, units, model, settings, members, 
 @click.option("--wet", multiple=True, metavar="NAME=VALUE", help="Below it is dry: make up for missing wet days.")
 @click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of the model where the file lacks them.")
 @overwrite_option
-def correct(model, reference, past, out, learn, variables, method, window, ratios, wet, units, overwrite):
+def correct(model, reference, fitted, save, past, out, learn, variables, method, window, ratios, wet, units,
+            overwrite):  # fmt: skip
     """Correct the bias of a coarse MODEL by quantile mapping against a reference."""
-    from bayesdownscale.data.correct import correct, in_period, with_units
+    from bayesdownscale.data.correct import apply, correct, in_period, load_corrections, save_corrections, with_units
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import as_cf, check_output, write_atomic
 
     check_output(out, overwrite)
     wanted, named = list(variables) or None, parse_words(units)
+    if (reference is None) == (fitted is None):
+        raise ValueError("expected --reference to learn from or --fitted corrections, got both or none; give one")
     own = with_units(open_fields(model, wanted), named)
+    said = {"title": "Weather of a coarse climate model, its bias corrected", "history": command_line(out)}
+    if fitted is not None:
+        corrections = load_corrections(fitted)
+        better, methods = (
+            apply(own, corrections),
+            sorted({str(c.parameters.attrs["method"]) for c in corrections.values()}),
+        )
+        said |= {"bias_correction": ", ".join(methods), "reference": f"corrections in {fitted}"}
+        write_atomic(as_cf(better.to_dataset(), better.grid, said), out, overwrite)
+        click.echo(f"{len(better.variables)} variables, {better.times.size} times, corrected and written to {out}")
+        return
     before = own if past is None else with_units(open_fields(past, wanted), named)
     known = open_fields(reference, wanted)
     if learn is not None:
         days = parse_days(learn)
         before, known = (in_period(f, *days, what) for f, what in ((before, "the model"), (known, "the reference")))
-    better, _ = correct(own, known, before, method, ratios, parse_settings(wet), window)
-    said = {"title": "Weather of a coarse climate model, its bias corrected", "history": command_line(out)}
+    better, corrections = correct(own, known, before, method, ratios, parse_settings(wet), window)
+    if save is not None:
+        save_corrections(corrections, save, overwrite)
     said |= {"bias_correction": method, "reference": str(reference)}
     write_atomic(as_cf(better.to_dataset(), better.grid, said), out, overwrite)
     click.echo(f"{len(better.variables)} variables, {better.times.size} times, corrected and written to {out}")
@@ -274,100 +299,3 @@ def new(study):
 
     copy_recipes(study)
     click.echo(f"study written to {study}; start with {study / 'study.py'}")
-
-
-@main.group()
-def data() -> None:
-    """Public data sets: list, show and get them."""
-
-
-@data.command("list", epilog="Example: bayesdownscale data list")
-def list_() -> None:
-    """The data sets, a line each."""
-    from bayesdownscale.data.catalogue import list_data
-
-    for name, what in list_data().items():
-        click.echo(f"{name:20} {what}")
-
-
-@data.command(epilog="Example: bayesdownscale data show arco-era5")
-@click.argument("name")
-def show(name):
-    """Licence, address, variables and notes of the data set NAME."""
-    from bayesdownscale.data.catalogue import described
-
-    click.echo(described(name))
-
-
-@data.command(
-    epilog="Example: bayesdownscale data get arco-era5 --region 50,58,-10,2 --times 2019-03-01/2019-03-31 --out uk.nc"
-)
-@click.argument("name")
-@click.option("--out", type=path, help="CF NetCDF or Zarr to write (era5-uk: none, its file is fetched as it is).")
-@click.option("--variable", "variables", multiple=True, help="Variable, by CMIP's name (repeat; default: all).")
-@click.option("--times", metavar="FIRST/LAST", help="Dates to keep, both ends included.")
-@click.option("--region", metavar="S,N,W,E", help="South, north, west, east in degrees.")
-@click.option("--choose", multiple=True, metavar="PART=VALUE", help="A part of the address, such as month=199502.")
-@click.option("--address", help="A copy of yours, laid out as the original.")
-@overwrite_option
-def get(name, out, variables, times, region, choose, address, overwrite):
-    """Get the data set NAME, or a part of it."""
-    from bayesdownscale.data.catalogue import open_data
-    from bayesdownscale.data.datasets import fetch
-    from bayesdownscale.data.write import as_cf, check_output, write_atomic
-
-    if name == "era5-uk":
-        click.echo(fetch(name))
-        return
-    if out is None:
-        raise ValueError(f"expected --out for '{name}', of which a part is written, got none; give a .nc or .zarr")
-    check_output(out, overwrite)
-    period = None if times is None else slice(*times.split("/", 1))
-    box = None if region is None else tuple(float(side) for side in region.split(","))
-    if (box is not None and len(box) != 4) or (period is not None and period.start is None):
-        raise ValueError(f"expected --region S,N,W,E and --times FIRST/LAST, got {region} and {times}; correct them")
-    fields = open_data(name, list(variables) or None, times=period, region=box, address=address, **parse_words(choose))
-    said = {"title": name, "history": command_line(out)}
-    write_atomic(as_cf(fields.to_dataset(), fields.grid, said), out, overwrite)
-    click.echo(f"{len(fields.variables)} variables, {fields.times.size} times, written to {out}")
-
-
-def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """NAME=VALUE pairs; numbers become numbers."""
-    parsed: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"expected NAME=VALUE, got {setting!r}; write the name, an equals sign and the value")
-        try:
-            parsed[name] = float(value)
-        except ValueError:
-            parsed[name] = value
-    return parsed
-
-
-def parse_words(settings: tuple[str, ...]) -> dict[str, str]:
-    """NAME=WORD pairs; words stay as they are."""
-    parse_settings(settings)  # raises
-    return {name: word for name, _, word in (setting.partition("=") for setting in settings)}
-
-
-def parse_days(text: str) -> tuple[Any, Any]:
-    """The two days of FIRST/LAST."""
-    import numpy as np
-
-    try:
-        first, last = (np.datetime64(day.strip(), "D") for day in text.split("/"))
-    except ValueError:
-        raise ValueError(f"expected FIRST/LAST, such as 1981-01-01/2010-12-31, got {text!r}") from None
-    return first, last
-
-
-def parse_span(text: str) -> Any:
-    """A length of time such as 36h, 10D or 2W."""
-    import numpy as np
-
-    number, unit = text[:-1], text[-1:]
-    if not number.isdigit() or unit not in ("h", "D", "W") or int(number) < 1:
-        raise ValueError(f"expected a span of hours, days or weeks, such as 36h, 10D or 2W, got {text!r}")
-    return np.timedelta64(int(number), unit)

@@ -102,6 +102,25 @@ def test_on_the_command_line(tmp_path):
     assert "exists; choose another --out" in again.output
 
 
+def test_corrections_are_saved_and_used_again(tmp_path):
+    """Fitted once and kept; of the same model they make the same of it, of another period what that asks for."""
+    model, reference = written(MODEL, tmp_path / "model.nc"), written(REFERENCE, tmp_path / "reference.nc")
+    run = lambda *words: CliRunner().invoke(main, ["correct", model, *words])
+    first, second, kept = (str(tmp_path / name) for name in ("first.nc", "second.nc", "kept"))
+    made = run("--reference", reference, "--ratio", "pr", "--save", kept, "--out", first, "--method", "eqm")
+    assert made.exit_code == 0, made.output
+    used = run("--fitted", kept, "--out", second)
+    assert used.exit_code == 0, used.output
+    assert_array_equal(open_fields(second, ["tas", "pr"]).values, open_fields(first, ["tas", "pr"]).values)
+    with xr.open_dataset(second) as ds:
+        assert ds.attrs["bias_correction"] == "eqm"
+    both = run("--fitted", kept, "--reference", reference, "--out", str(tmp_path / "third.nc"))
+    assert "expected --reference to learn from or --fitted corrections, got both or none" in both.output
+    empty = run("--fitted", str(tmp_path), "--out", str(tmp_path / "third.nc"))
+    assert "expected a bias correction" in empty.output
+    assert not (tmp_path / "third.nc").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
