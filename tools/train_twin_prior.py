@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--widths", default="32,48,64")
-    parser.add_argument("--modes", type=int, default=300)
+    parser.add_argument("--modes", type=int, default=350)
     parser.add_argument("--validate-every", type=int, default=500)
     arguments = parser.parse_args()
     fields = weather(arguments.stretches, arguments.out)
@@ -74,6 +74,7 @@ def main() -> None:
         validation_share=1 / 40,
         n_modes=arguments.modes,
         shrink=(0.02, 0.02),
+        floor=1e-7,
         provenance={"command": " ".join(["python", "tools/train_twin_prior.py", *sys.argv[1:]])},
         on_progress=report,
     )  # fmt: skip

@@ -59,6 +59,7 @@ def fit_gaussian(
     shrink_space: float = 0.4,
     shrink_time: float = 0.6,
     folds: int = 4,
+    floor: float = 1e-6,
 ) -> GaussianField:
     """A Gaussian field of `window` time steps from anomalies (time, variable, lat, lon), standardised.
 
@@ -69,7 +70,8 @@ def fit_gaussian(
     leading modes is cross-validated: modes are computed without each of `folds` contiguous spans and their
     variance is measured on it, then made to decrease with rank (Bartz 2016, arXiv 1611.00798). In-sample
     eigenvalues are too small where it matters, for weather that was not seen. The rest of the variance becomes
-    white. Grids of more than 6000 cells x variables are not shrunk in space.
+    white. No variance is below `floor` times that of the leading mode. Grids of more than 6000 cells x variables are
+    not shrunk in space.
     """
     n_time, *shape = anomalies.shape
     flat = anomalies.reshape(n_time, -1).astype(np.float64)
@@ -88,7 +90,7 @@ def fit_gaussian(
     mixture = (1 - shrink_time) * own / own[:, :1] + shrink_time * pooled / pooled[0]
     lag = np.abs(np.arange(window)[:, None] - np.arange(window))
     in_time, bases = np.linalg.eigh(mixture[:, lag])
-    floor = 1e-6 * variances[0]
+    floor *= variances[0]
     return GaussianField(
         jnp.asarray(modes.reshape(-1, *shape), jnp.float32),
         jnp.asarray(bases, jnp.float32),

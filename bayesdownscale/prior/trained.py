@@ -69,6 +69,7 @@ def train_prior(
     validation_share: float = 1 / 8,
     n_modes: int = 200,
     shrink: tuple[float, float] = (0.4, 0.6),
+    floor: float = 1e-6,
     statistics: int = 2**27,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -78,9 +79,9 @@ def train_prior(
 
     `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
     trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
-    example orography and land-sea mask. `shrink`: of the Gaussian's covariance in space and in time, see
-    `fit_gaussian`; less for years of data. `provenance` is stored. Raises `ValueError` for data that cannot be
-    trained on, `CheckpointError` where `folder` holds another run.
+    example orography and land-sea mask. `shrink` and `floor`: of the Gaussian's covariance, see `fit_gaussian`; less
+    for years of data. `provenance` is stored. Raises `ValueError` for data that cannot be trained on,
+    `CheckpointError` where `folder` holds another run.
 
     Of `LazyFields` windows are read as they are needed, one batch ahead, and climatology and covariance come from
     `statistics` numbers, in 24 spans.
@@ -107,7 +108,7 @@ def train_prior(
     n_used = int((used < n_train).sum())
     breaks = np.flatnonzero(np.diff(times[used[:n_used]]) != step) + 1
     spans = [slice(a, b) for a, b in pairwise([0, *breaks.tolist(), n_used])]
-    covariance = {"n_modes": n_modes, "shrink_space": shrink[0], "shrink_time": shrink[1]}
+    covariance = {"n_modes": n_modes, "shrink_space": shrink[0], "shrink_time": shrink[1], "floor": floor}
     gaussian = fit_gaussian(anomalies[:n_used], fields.grid, window, spans, **covariance)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
     levels = NoiseLevels.covering(largest)

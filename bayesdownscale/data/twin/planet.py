@@ -27,7 +27,9 @@ class Planet:
     `memory_hours`, `mean_k` [K] at sea level in the middle, `lapse` [K m-1] with height, a daily cycle of amplitude
     `daily_k` [K] on land under a clear sky with its maximum at `peak_hour` local solar time; winds are `sea_wind` and
     `land_wind` times the geostrophic one, turned to low pressure by `sea_turn` and
-    `land_turn` [degrees]. `flow_only`: no geography, for tests of the flow.
+    `land_turn` [degrees]. Mesoscale: random waves of `mesoscale_km`, of standard deviation `mesoscale_pa`,
+    `mesoscale_wind` [m s-1] and `mesoscale_k`, remembered for `mesoscale_hours`. `flow_only`: no geography,
+    for tests of the flow.
     """
 
     cells: int = 72
@@ -53,6 +55,11 @@ class Planet:
     land_wind: float = 0.55
     sea_turn: float = 15.0
     land_turn: float = 30.0
+    mesoscale_km: tuple[float, float] = (220.0, 1000.0)
+    mesoscale_pa: float = 40.0
+    mesoscale_wind: float = 1.0
+    mesoscale_k: float = 0.8
+    mesoscale_hours: float = 6.0
     flow_only: bool = False
 
     @property
@@ -107,9 +114,10 @@ def geography(planet: Planet, north: np.ndarray, east: np.ndarray) -> tuple[np.n
 
 PLANET = Planet()
 # The same planet as a coarse climate model has it: few waves, low mountains, too little shear and too much friction,
-# a daily cycle that is too small and too early, a cold bias, winds too weak over land and too strong over the sea.
+# a daily cycle that is too small and too early, a cold bias, winds too weak over land and too strong over the sea, and
+# no mesoscale.
 MODEL = Planet(
     cells=36, shear=14.0, friction_days=2.2, damping_hours=4.0, relief=0.5, mean_k=282.5, daily_k=3.0, peak_hour=13.0,
-    sea_wind=0.9, land_wind=0.45,
+    sea_wind=0.9, land_wind=0.45, mesoscale_pa=0.0, mesoscale_wind=0.0, mesoscale_k=0.0,
 )  # fmt: skip
 GRID = Grid(44.25 + 0.5 * np.arange(16), -159.75 + 0.5 * np.arange(32))

@@ -4,7 +4,10 @@
     (uas, vas) = friction's share of the geostrophic wind, turned towards low pressure, more so over land
     tas = mean - G y + T - lapse height + daily cycle            the cycle on land, large where pressure is high
 
-Fields of the flow are cell means of their Fourier series, exactly; all else is a function of them in each cell.
+plus, in psl, wind and tas, the mesoscale that such a flow lacks: random waves with an energy spectrum of k^(-5/3)
+(Nastrom & Gage 1985, doi:10.1175/1520-0469(1985)042<0950:ACOAWS>2.0.CO;2), an Ornstein-Uhlenbeck process carried by the
+mean wind, three times as strong under the clouds of low pressure as under clear skies. Waves are averaged over cells
+exactly; all else is a function of these means in each cell.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from bayesdownscale._types import Key
 from bayesdownscale.data.fields import Fields
@@ -34,10 +37,35 @@ from bayesdownscale.data.twin.planet import GRID, MODEL, PLANET, VARIABLES, Plan
 MEAN_PSL = 101_300.0  # [Pa]
 CLOUD_PSL = 800.0  # pressure over which skies clear [Pa]
 SPIN_UP_DAYS = 30.0
+Mesoscale = Complex[Array, "3 ky kx"]  # psl [Pa], streamfunction [m2 s-1] and tas [K]
 
 
-def observe(planet: Planet, grid: Grid) -> Callable[[Spectral, Array], Float[Array, "4 lat lon"]]:
-    """The function (state, hour of the day [UTC]) -> psl, uas, vas, tas on `grid`, in the units of `VARIABLES`."""
+def mesoscale(planet: Planet, key: Key) -> Mesoscale:
+    """A draw of the waves of the mesoscale."""
+    w = waves(planet)
+    shortest, longest = planet.mesoscale_km
+    inside = w.kept & (w.squared >= (2e-3 * np.pi / longest) ** 2) & (w.squared <= (2e-3 * np.pi / shortest) ** 2)
+    of_wind = inside * np.where(inside, w.squared, 1.0) ** (-4 / 3)  # variance of a wave, of an energy of k^(-5/3)
+    twice = np.where(w.k > 0, 2, 1)
+    total_of = max(float(np.sum(twice * of_wind)), np.finfo(np.float32).tiny)  # coarse planes may have no such wave
+    normal = lambda variance, total: total * np.sqrt(variance / total_of) * planet.cells
+    amplitudes = [normal(of_wind, planet.mesoscale_pa)]
+    # Both components of the wind: |k|^2 psi^2 is twice the variance of one.
+    rotation = normal(of_wind, planet.mesoscale_wind * np.sqrt(2)) / np.sqrt(np.where(inside, w.squared, 1.0))
+    amplitudes += [rotation, normal(of_wind, planet.mesoscale_k)]
+    white = jnp.fft.rfft2(jax.random.normal(key, (3, planet.cells, planet.cells)), norm="forward")
+    return white * jnp.asarray(np.stack(amplitudes), jnp.float32)
+
+
+def carried(planet: Planet, old: Mesoscale, hours: float, key: Key) -> Mesoscale:
+    """The mesoscale `hours` later, exactly: moved by the mean wind, and partly new."""
+    kept = float(np.exp(-hours / planet.mesoscale_hours))
+    moved = jnp.asarray(np.exp(-1j * waves(planet).k * planet.westerly * 3600 * hours), jnp.complex64)[None]
+    return kept * moved * old + float(np.sqrt(1 - kept**2)) * mesoscale(planet, key)
+
+
+def observe(planet: Planet, grid: Grid) -> Callable[[Spectral, Mesoscale, Array], Float[Array, "4 lat lon"]]:
+    """The function (state, mesoscale, hour of the day [UTC]) -> psl, uas, vas, tas on `grid`, units of `VARIABLES`."""
     (north, east), w = planet.metres(grid.lat, grid.lon), waves(planet)
     land, height = (jnp.asarray(a, jnp.float32) for a in geography(planet, north, east))
     half = 0.5e3 * planet.size_km
@@ -53,17 +81,17 @@ def observe(planet: Planet, grid: Grid) -> Callable[[Spectral, Array], Float[Arr
     y = jnp.asarray(north, jnp.float32)[:, None]
     solar = (grid.lon / 15 - planet.peak_hour).astype(np.float32)[None]
 
-    def fields(state: Spectral, hour: Array) -> Float[Array, "4 lat lon"]:
+    def fields(state: Spectral, small: Mesoscale, hour: Array) -> Float[Array, "4 lat lon"]:
         q_T = complex_of(state)
         psi = streamfunctions(planet, q_T[:2])[1]
-        spectral = jnp.stack([psi, -il * psi, ik * psi, q_T[2]])
-        psi, u, v, T = jnp.einsum("yl,flk,kx->fyx", in_y, spectral, in_x).real
+        spectral = jnp.stack([psi, -il * psi, ik * psi, q_T[2], small[0], -il * small[1], ik * small[1], small[2]])
+        psi, u, v, T, *waves_of = jnp.einsum("yl,flk,kx->fyx", in_y, spectral, in_x).real
         pressure = planet.density * planet.f * (psi - planet.westerly * y)
         uas, vas = surface_wind(planet, land, u + planet.westerly, v)
         clear = jax.nn.sigmoid(pressure / CLOUD_PSL)
         daily = planet.daily_k * land * (0.3 + 0.7 * clear) * jnp.cos(2 * jnp.pi * (hour + solar) / 24)
         tas = planet.mean_k - planet.warmth * planet.shear * y + T - planet.lapse * height + daily
-        return jnp.stack([MEAN_PSL + pressure, uas, vas, tas])
+        return jnp.stack([MEAN_PSL + pressure, uas, vas, tas]) + (1.5 - clear)[None] * jnp.stack(waves_of)
 
     return fields
 
@@ -78,12 +106,15 @@ def simulate(
     def forward(state: Spectral, hours: float) -> Spectral:
         return advance(planet, state, 3600.0 * hours, max(1, round(substeps * hours)))
 
-    def one(state: Spectral, i: Array) -> tuple[Spectral, Array]:
-        return forward(state, step_hours), see(state, jnp.mod(first_hour + i * step_hours, 24.0))
+    def one(carry: tuple[Spectral, Mesoscale], i: Array) -> tuple[tuple[Spectral, Mesoscale], Array]:
+        state, small = carry
+        seen = see(state, small, jnp.mod(first_hour + i * step_hours, 24.0))
+        return (forward(state, step_hours), carried(planet, small, step_hours, jax.random.fold_in(k_small, i))), seen
 
-    state = random_state(planet, key)
+    k_flow, k_first, k_small = jax.random.split(key, 3)
+    state = random_state(planet, k_flow)
     state = jax.lax.fori_loop(0, round(4 * skip_days), lambda _, s: forward(s, 6.0), state)
-    return jax.lax.scan(one, state, jnp.arange(steps))[1]
+    return jax.lax.scan(one, (state, mesoscale(planet, k_first)), jnp.arange(steps))[1]
 
 
 def twin(
@@ -98,8 +129,8 @@ def twin(
 ) -> Fields:
     """A truth: the weather of the twin, as long and as fine as asked for.
 
-    Each `key` is another weather in the same climate. It lies in an empty part of the North Pacific, so that no real
-    coast is drawn on it, and has no seasons.
+    Each `key` is another weather in the same climate; its mesoscale is the same only for the same `step_hours`. It lies
+    in an empty part of the North Pacific, so that no real coast is drawn on it, and has no seasons.
 
     **Arguments:** `start`, the first time [UTC]; `days`, how long, both ends included; `grid`, within 2560 km of the
     planet's middle to each side; `step_hours` between fields; `planet`, its constants; `skip_days`, from random
@@ -136,10 +167,11 @@ def twins(
 
 
 def coarse_model(planet: Planet = PLANET, model: Planet = MODEL) -> Planet:
-    """`planet` seen through the surface of `model`: the same weather with the model's errors of mean, variance, daily
-    cycle and orography. `twin(key, ..., planet=coarse_model())` is then the biased twin of `twin(key, ...)`, hour by
-    hour, and `twin(key, ..., planet=MODEL)` a climate model that runs freely, in coarser and weaker weather."""
+    """`planet` seen through the surface of `model`: the same weather, without mesoscale and with the model's errors of
+    mean, variance and daily cycle. `twin(key, ..., planet=coarse_model())` is then the biased twin of `twin(key, ...)`,
+    hour by hour, and `twin(key, ..., planet=MODEL)` a climate model that runs freely, in coarser and weaker weather."""
     surface = ("mean_k", "daily_k", "peak_hour", "sea_wind", "land_wind", "sea_turn", "land_turn")
+    surface += ("mesoscale_pa", "mesoscale_wind", "mesoscale_k")
     return replace(planet, **{name: getattr(model, name) for name in surface})
 
 
