@@ -270,7 +270,7 @@ def report(posterior, out, truth, others, training, overwrite):
 @overwrite_option
 def demo(out, data, members, steps, seed, overwrite):
     """Downscale weather whose truth is known, from coarse blocks every 6 hours, and judge the members against it."""
-    from bayesdownscale.data.write import check_output, write_atomic
+    from bayesdownscale.data.write import as_cf, check_output, write_atomic
     from bayesdownscale.demo import demo_truth
     from bayesdownscale.diagnostics.report import report as write_report
 
@@ -282,8 +282,8 @@ def demo(out, data, members, steps, seed, overwrite):
         raise FileExistsError(f"{page} exists; choose another --out or pass --overwrite")
     click.echo("making the truth and its coarse view")
     prior, truth, coarse, noise_sd = demo_truth(data, seed)
-    write_atomic(truth.to_dataset(), out / "truth.nc", overwrite)
-    write_atomic(coarse.to_dataset(), out / "coarse.nc", overwrite)
+    write_atomic(as_cf(truth.to_dataset(), truth.grid, {"title": "Truth of the demo"}), out / "truth.nc", overwrite)
+    write_atomic(as_cf(coarse.to_dataset(), coarse.grid, {"title": "Coarse view of it"}), out / "coarse.nc", overwrite)
     study = Study(prior, coarse, "area_mean", {"sigma": noise_sd})
     tree = study.run(out / "posterior.zarr", None, members, steps, 8, seed)
     study.write(tree, out / "posterior.zarr", None, overwrite)

@@ -1,5 +1,7 @@
 """Recipes of public data sets, on stand-ins of their structure: names, dimensions, order, attributes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from bayesdownscale.cli import main
 from bayesdownscale.data import catalogue
-from bayesdownscale.data.catalogue import RECIPES, list_data, open_data
+from bayesdownscale.data.catalogue import RECIPES, described, list_data, open_data
 from bayesdownscale.data.errors import DataError
 from bayesdownscale.data.read import open_fields
 from bayesdownscale.data.rotated import RotatedPole
@@ -165,3 +167,27 @@ def test_every_recipe_says_what_a_user_must_know(name):
     code, output = run("data", "show", name)
     assert code == 0
     assert recipe.address in output
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+HEAD = """# Data sets
+
+What `bayesdownscale data list` lists and `bayesdownscale data get` and `bd.open_data` open. The recipes are tested on
+stand-ins of the same structure, without a network. Addresses and names are those of the publishers and of public code
+that uses them; only era5-uk has been opened from here, so look before you build on another.
+`python tests/test_catalogue.py` writes this page.
+"""
+
+
+def page() -> str:
+    return HEAD + "".join(
+        f"\n## {name}\n\n{described(name).replace(chr(10) + '  ', chr(10) + '- ')}\n" for name in list_data()
+    )
+
+
+def test_the_page_says_what_the_recipes_say():
+    assert PAGE.read_text() == page(), "run: python tests/test_catalogue.py"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

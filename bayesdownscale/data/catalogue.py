@@ -56,11 +56,10 @@ RECIPES = {
     "weatherbench2-era5": Recipe(
         "ERA5 of WeatherBench 2, the globe, 6-hourly, 1959 to 2023, 64 x 32 cells averaged conservatively",
         _COPERNICUS + "; Rasp et al. 2024, doi:10.1029/2023MS004019",
-        "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-{size}_equiangular_conservative.zarr",
+        "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-64x32_equiangular_conservative.zarr",
         _ERA5,
         needs=("gcsfs",),
         note=f"a coarse twin of arco-era5, dimensions (time, longitude, latitude); {_PRECIPITATION}",
-        fields={"size": "64x32"},
     ),
     "cosmo-rea6": Recipe(
         "COSMO-REA6, Europe, hourly, 0.055 degrees on a rotated pole, 1995 to 2019: GRIB of the German weather service",
@@ -69,17 +68,18 @@ RECIPES = {
         {"tas": "t2m"},
         (TAS,),
         needs=("cfgrib",),
-        note="a month a file, some 800 MB; `month` is such as 199501",
+        note="a month a file, of all Europe: large; `month` is such as 199501",
         fields={"month": "199501"},
     ),
     "cmip6-day": Recipe(
         "CMIP6, daily means of one model, experiment and variable: the Zarr stores of Pangeo",
-        "CMIP6 terms of use, CC BY 4.0 for most models: https://wcrp-cmip.github.io/WGCM_Infrastructure_Panel",
+        "the terms of each model, CC BY 4.0 for most: https://wcrp-cmip.github.io/WGCM_Infrastructure_Panel",
         "gs://cmip6/CMIP6/{activity}/{institution}/{model}/{experiment}/{member}/day/{variable}/{grid}/{version}/",
         {"tas": "tas", "psl": "psl", "uas": "uas", "vas": "vas", "pr": "pr"},
         (TAS, PSL, UAS, VAS, PR),
         needs=("gcsfs",),
-        note="look the parts of the address up in https://storage.googleapis.com/cmip6/pangeo-cmip6.csv; time means, "
+        note="look the parts of the address up (those above are an example) in "
+        "https://storage.googleapis.com/cmip6/pangeo-cmip6.csv; time means, "
         "in the model's own calendar; one variable a store",
         fields={
             "activity": "CMIP",
@@ -97,7 +97,7 @@ RECIPES = {
 
 def list_data() -> dict[str, str]:
     """What each data set is, by name."""
-    uk = "ERA5 2 m temperature, the British Isles, hourly in March 2019, 0.25 degrees: 5 MB, checksum known"
+    uk = "ERA5 2 m temperature, the British Isles, hourly in March 2019, 0.25 degrees: 2.5 MB, checksum known"
     return {"era5-uk": uk} | {name: recipe.what for name, recipe in RECIPES.items()}
 
 
