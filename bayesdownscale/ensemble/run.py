@@ -24,11 +24,12 @@ POLL = 1.0  # seconds between looks at jobs that another run has in hand
 
 
 class Settings(NamedTuple):
-    """What the draws depend on beside the problem and the plan: evaluations a draw, the seed, windows at once."""
+    """How a block is drawn: evaluations a draw, the seed, windows in memory at once, devices for members, windows."""
 
     steps: int
     seed: int
     batch: int | None
+    devices: tuple[int, int] | None
 
 
 class Ensemble:
@@ -37,7 +38,7 @@ class Ensemble:
     **Arguments:** `build`, a function without arguments that makes the `Problem` (top-level, or a `functools.partial`
     of one, where other processes must call it); `members`; `span`, the time that one job keeps (default 30 days) and
     one chunk holds; `steps`, evaluations of the network a draw; `seed`; `batch`, windows in memory at once; `halo` and
-    `stride` [time steps], see `Plan`.
+    `stride` [time steps], see `Plan`; `devices` of this process among which the windows of a job are divided.
 
     Draws depend on these alone, not on the executor, the order of jobs or interruptions: `run` again after a kill, a
     full disk or an error, and it goes on and ends with the same bytes (on the same kind of processor). A member is one
@@ -57,8 +58,10 @@ class Ensemble:
         batch: int | None = None,
         halo: int | None = None,
         stride: int | None = None,
+        devices: int | None = None,
     ):
-        self.build, self.settings = build, Settings(steps, seed, batch)
+        settings = Settings(steps, seed, batch, None if devices is None else (1, devices))
+        self.build, self.settings = build, settings
         problem = build()
         prior = problem.prior
         window = windows_of(prior).window

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -10,10 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from bayesdownscale._types import Key
 from bayesdownscale.data.grid import Coords
+from bayesdownscale.ensemble.devices import everywhere, mesh_over, spread
 from bayesdownscale.ensemble.noise import KeyedNoise, KeyedPath
 from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.problem import Problem
@@ -32,19 +33,28 @@ ORIGIN = 2**20  # the number of the record's first time step, so that blocks bef
 
 class Solver:
     """Draws spans of members of a `problem` cut by a `plan`, with `steps` evaluations of the prior's denoiser and
-    `batch` windows in memory at once (None: all of a block).
+    `batch` windows in memory at once (None: all of a block), on `devices` = (members, windows) at once (None: one).
 
     A draw depends on the seed, the member and the span, and on nothing that happened before. Raises `ValueError`
     for a prior without windows and for a program with unknown parameters.
     """
 
-    def __init__(self, problem: Problem, plan: Plan, *, steps: int, seed: int, batch: int | None = None,
-                 place: jax.sharding.NamedSharding | None = None):  # fmt: skip
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        *,
+        steps: int,
+        seed: int,
+        batch: int | None = None,
+        devices: tuple[int, int] | None = None,
+    ):
         self.problem, self.plan, self.steps = problem, plan, steps
         self.key = jax.random.key(seed)
         windowed = windows_of(problem.prior)
         prior = copy.copy(problem.prior)
-        prior.denoiser = dataclasses.replace(windowed, stride=plan.stride, batch=batch, place=place)
+        self.place = None if devices is None else mesh_over(*devices)
+        prior.denoiser = dataclasses.replace(windowed, stride=plan.stride, batch=batch, place=self.place)
         self.prior = prior
         coarse = problem.coarse.coords
         step = np.timedelta64(plan.step, "ns")
@@ -83,10 +93,12 @@ class Solver:
         prior, program = self.program(span)
         plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
         first = jnp.asarray(self.plan.first(span) + ORIGIN, jnp.int32)
-        return _draw(
-            self.plan, self.steps, program.abstract(), plain(prior), plain(program.data), program.given,
-            self.key, jnp.asarray(members, jnp.int32), first,
-        )  # fmt: skip
+        arrays = plain(prior), plain(program.data), program.given, self.key, first
+        if self.place is None:
+            numbers = jnp.asarray(members, jnp.int32)
+        else:
+            numbers, arrays = spread(members, self.place), everywhere(arrays, self.place)
+        return _draw(self.plan, self.steps, program.abstract(), self.place, numbers, *arrays)
 
 
 def windows_of(prior: FieldPrior) -> WindowedDenoiser:
@@ -104,11 +116,12 @@ def _draw(
     plan: Plan,
     steps: int,
     abstract: AbstractProgram,
+    place: NamedSharding | None,
+    members: Int[Array, " member"],
     prior: FieldPrior,
     data: tuple,
     given: Theta,
     key: Key,
-    members: Int[Array, " member"],
     first: Int[Array, ""],
 ) -> Float[Array, "member time variable lat lon"]:
     """Members over one span. Arrays are arguments, the rest is static: one compile a shape."""
@@ -135,9 +148,7 @@ def _draw(
         field = prior.standardisation.backward(mean, prior.context)
         return jax.lax.slice_in_dim(field, plan.halo, plan.halo + plan.span)
 
-    return jax.vmap(one)(members)
-
-
-def solver_of(build: Callable[[], Problem], plan: Plan, **settings: Any) -> Solver:
-    """The solver of the problem that `build` makes."""
-    return Solver(build(), plan, **settings)
+    if place is None:
+        return jax.vmap(one)(members)
+    fields = jax.vmap(one, spmd_axis_name="member")(members)
+    return jax.lax.with_sharding_constraint(fields, NamedSharding(place.mesh, PartitionSpec()))

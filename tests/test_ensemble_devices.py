@@ -1,0 +1,57 @@
+"""The same draws on one device, on eight, and on two processes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bayesdownscale.ensemble.devices import mesh_over
+
+SCRIPT = Path(__file__).parent / "ensemble_on_devices.py"
+pytestmark = pytest.mark.slow
+
+
+def start(out, *words):
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment.pop("XLA_FLAGS", None)
+    command = [sys.executable, str(SCRIPT), str(out), *map(str, words)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finished(*processes):
+    for process in processes:
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors[-3000:]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    out = tmp_path_factory.mktemp("one") / "one.npy"
+    finished(start(out, 1, 1))
+    return np.load(out)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (1, 8)])
+def test_eight_devices(one, tmp_path, shape):
+    finished(start(tmp_path / "many.npy", *shape))
+    many = np.load(tmp_path / "many.npy")
+    assert many.shape == one.shape == (2, 16, 1, 2, 2)
+    np.testing.assert_allclose(many, one, rtol=0, atol=1e-4)  # kelvin, rounded at 280
+
+
+def test_two_processes(one, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    finished(*(start(tmp_path / f"{i}.npy", 1, 2, i, port) for i in (0, 1)))
+    for i in (0, 1):
+        np.testing.assert_allclose(np.load(tmp_path / f"{i}.npy"), one, rtol=0, atol=1e-4)
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(ValueError, match="expected at most 1 devices"):
+        mesh_over(2, 4)
