@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from bayesdownscale.likelihood.in_time import seen_in_time
     from bayesdownscale.likelihood.operators import LinearOperator, area_mean, snapshots, stations, time_mean
     from bayesdownscale.likelihood.program import Program, ProgramError
+    from bayesdownscale.likelihood.sight import Sight
     from bayesdownscale.posterior.batches import draw_keys, fingerprint, in_batches
     from bayesdownscale.posterior.check import Check, posterior_check
     from bayesdownscale.posterior.collect import collect, read_model
@@ -126,6 +127,7 @@ _HOME = {
     "likelihood.in_time": ("seen_in_time",),
     "likelihood.operators": ("LinearOperator", "area_mean", "snapshots", "stations", "time_mean"),
     "likelihood.program": ("Program", "ProgramError"),
+    "likelihood.sight": ("Sight",),
     "posterior.batches": ("draw_keys", "fingerprint", "in_batches"),
     "posterior.check": ("Check", "posterior_check"),
     "posterior.collect": ("collect", "read_model"),

@@ -20,8 +20,6 @@ import jax
 import numpy as np
 
 import bayesdownscale as bd
-from bayesdownscale.data.score_map import ScoreMap
-from bayesdownscale.prior.latent import LatentPrior
 from benchmarks.iberia_data import COARSE, FINE, LENGTH, Data, load, scored_cells
 from benchmarks.iberia_methods import SPAN, TIES, Sampler, baselines, learn_sight, over_cells
 from benchmarks.iberia_statistics import crps, errors, floor, mean_of, statistics
@@ -29,13 +27,13 @@ from benchmarks.iberia_statistics import crps, errors, floor, mean_of, statistic
 DRY = {"pr": 0.1}  # mm/d below which a day is dry
 
 
-def run(data: Data, latent: LatentPrior, members: int, key: jax.Array) -> dict[str, Any]:
+def run(data: Data, latent: bd.LatentPrior, members: int, key: jax.Array) -> dict[str, Any]:
     """By input and method: statistics, errors against RACMO, least rain, part of zeros, and where days match CRPS."""
     past, now = slice(0, data.test), slice(data.test, None)
     H = bd.area_mean(data.fine.grid, data.coarse.grid)
     plain, sight = learn_sight(latent, H, data.inside, jax.random.fold_in(key, 100))
     known = plain(over_cells(data.perfect.values[past], data.inside))
-    mapped = ScoreMap.fit(over_cells(data.coarse.values[past], data.inside), known, TIES)
+    mapped = bd.ScoreMap.fit(over_cells(data.coarse.values[past], data.inside), known, TIES)
     wet, dry = sight.noise[-1, 1], sight.noise[0, 1]
     click.echo(f"noise: tas {sight.noise[:, 0].mean():.3f}, pr {wet:.3f} wet to {dry:.3f} dry", err=True)
     began = time.monotonic()
@@ -72,8 +70,8 @@ def run(data: Data, latent: LatentPrior, members: int, key: jax.Array) -> dict[s
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
 @click.option("--members", default=10, show_default=True)
-@click.option("--sweeps", default=40, show_default=True, help="Of the filling of dry days.")
-@click.option("--modes", default=400, show_default=True, help="Of the covariance in space.")
+@click.option("--sweeps", default=30, show_default=True, help="Of the filling of dry days.")
+@click.option("--modes", default=300, show_default=True, help="Of the covariance in space.")
 @click.option("--maps", type=click.Path(path_type=Path), help="Folder for maps.")
 def main(as_json: bool, members: int, sweeps: int, modes: int, maps: Path | None) -> None:
     """Posterior, BCSD and interpolation of CNRM-CM5 against RACMO, winters 1995/96 to 2001/02."""
@@ -84,7 +82,7 @@ def main(as_json: bool, members: int, sweeps: int, modes: int, maps: Path | None
             "from SantanderMetGroup/climate4R.datasets"
         )
     began = time.monotonic()
-    latent = LatentPrior.fit(data.fine.isel_times(slice(0, data.test)), SPAN, DRY, n_modes=modes, sweeps=sweeps)
+    latent = bd.LatentPrior.fit(data.fine.isel_times(slice(0, data.test)), SPAN, DRY, n_modes=modes, sweeps=sweeps)
     click.echo(f"prior fitted in {time.monotonic() - began:.0f} s", err=True)
     result = run(data, latent, members, jax.random.key(0))
     seconds = time.monotonic() - began

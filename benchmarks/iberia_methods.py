@@ -12,13 +12,10 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import distance_transform_edt
 
 import bayesdownscale as bd
-from bayesdownscale.data.score_map import ScoreMap
-from bayesdownscale.prior.latent import LatentPrior
 from benchmarks.iberia_data import Data
 
-SPAN = 45  # days that are drawn at once: half a winter
+SPAN = 30  # days that are drawn at once: a third of a winter
 TIES = np.array([-np.inf, 0.01])  # tas, pr [mm/d]: coarse means below it differ by chance only
-STRETCH = 0.5  # see `Sight`
 
 
 def program(prior, H, inside, noise, y=None):
@@ -33,55 +30,18 @@ def over_cells(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return values[:, :, inside].astype(np.float64)
 
 
-class Sight:
-    """What a score tells of the mean of the latent field over its coarse cell, learned from weather of the prior, where
-    both are known: mean m and standard deviation s of the one given the other, all cells together, at `knots` (knot,
-    variable) of the score. Much where it rains, little where it is dry: how dry, no rain gauge says.
-
-    Data y with noise, alone, give a posterior with m and s for y = m v / (v - s^2), noise^2 = s^2 v / (v - s^2), v the
-    variance of the means. Together their errors, which are not independent, would be stretched too far; y = m, noise =
-    s would lose variance. `stretch` is the exponent of v / (v - s^2).
-    """
-
-    def __init__(self, scores: np.ndarray, means: np.ndarray, stretch: float, bins: int = 24):
-        self.knots, self.centre, self.noise = (np.empty((bins, 2)) for _ in range(3))
-        for v in range(2):
-            order = np.argsort(scores[:, v].ravel())
-            s, m = (np.array_split(x[:, v].ravel()[order], bins) for x in (scores, means))
-            slopes = [np.polyfit(a, b, 1) for a, b in zip(s, m, strict=True)]
-            self.knots[:, v] = [a.mean() for a in s]
-            sd = np.array([np.std(b - np.polyval(c, a)) for a, b, c in zip(s, m, slopes, strict=True)])
-            variance = means[:, v].var()
-            factor = (variance / np.maximum(variance - sd**2, 0.1 * variance)) ** stretch
-            self.centre[:, v] = factor * np.array([b.mean() for b in m])
-            self.noise[:, v] = np.sqrt(factor) * sd
-
-    def __call__(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Data y and their noise, both (day, variable, cell), for scores."""
-        y, noise = np.empty(scores.shape), np.empty(scores.shape)
-        for v in range(2):
-            x, a, b = scores[:, v], self.knots[:, v], self.centre[:, v]
-            y[:, v] = np.interp(x, a, b)
-            for end, beyond in ((0, x < a[0]), (-1, x > a[-1])):
-                y[:, v][beyond] = b[end] + (x[beyond] - a[end]) * (b[end] - b[end + (1 if end == 0 else -1)]) / (
-                    a[end] - a[end + (1 if end == 0 else -1)]
-                )
-            noise[:, v] = np.interp(x, a, self.noise[:, v])
-        return y, noise
-
-
-def learn_sight(latent: LatentPrior, H, inside: np.ndarray, key: jax.Array, stretch: float = STRETCH):
+def learn_sight(latent: bd.LatentPrior, H, inside: np.ndarray, key: jax.Array) -> tuple[bd.ScoreMap, bd.Sight]:
     """The map from coarse values [degC, mm/d] to scores, and the `Sight` of these, from 40 draws of the prior."""
     z = np.asarray(latent.prior.sample(key, (40,))).reshape(-1, *latent.prior.event_shape[1:])
     means, seen = (over_cells(np.asarray(H(jnp.asarray(x))), inside) for x in (z, latent.transform.backward(z)))
-    plain = ScoreMap.fit(seen, means, TIES, recorrelate=False)
-    return plain, Sight(plain(seen), means, stretch)
+    plain = bd.ScoreMap.fit(seen, means, TIES, recorrelate=False)
+    return plain, bd.Sight.fit(plain(seen), means)
 
 
 class Sampler:
     """Exact draws of latent weather given data: the prior's part of the data's covariance is computed once."""
 
-    def __init__(self, latent: LatentPrior, data: Data):
+    def __init__(self, latent: bd.LatentPrior, data: Data):
         H = bd.area_mean(data.fine.grid, data.coarse.grid)
         at = tuple(jnp.asarray(i) for i in np.nonzero(data.inside))
         shape = (SPAN, 2, at[0].size, 1)

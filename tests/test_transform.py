@@ -12,6 +12,7 @@ from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.data.score_map import ScoreMap, least_motion
 from bayesdownscale.data.transform import STEP, Anamorphosis
+from bayesdownscale.likelihood.sight import Sight
 
 DRY = 0.1
 
@@ -128,9 +129,9 @@ def test_scores_have_the_distribution_and_the_correlations_wanted():
     wanted = rng.multivariate_normal([0, 0], [[1, -0.3], [-0.3, 2]], 2000)[..., None]
     ties = np.array([-np.inf, 1e-9])
     mapped = ScoreMap.fit(model, wanted, ties)(model)
-    np.testing.assert_allclose(
-        np.quantile(mapped, [0.05, 0.5, 0.95], 0), np.quantile(wanted, [0.05, 0.5, 0.95], 0), atol=0.1
-    )
+    quantiles = lambda x: np.quantile(x, [0.05, 0.5, 0.95], axis=0)
+    # Ties are broken anew: the standard error of a 5 % quantile of 2000 values of deviation 1.4 is 0.07.
+    np.testing.assert_allclose(quantiles(mapped), quantiles(wanted), atol=0.25)
     # Standard error of a correlation of 2000 pairs: 0.022.
     np.testing.assert_allclose(np.corrcoef(mapped[..., 0].T)[0, 1], -0.3, atol=0.07)
     alone = ScoreMap.fit(model, wanted, ties, recorrelate=False)(model)
@@ -144,3 +145,16 @@ def test_values_never_seen_before_get_scores_in_proportion():
     mapped = ScoreMap.fit(model, wanted, np.array([-np.inf]))(np.array([[[40.0]], [[-45.0]]]))
     # The slope is that of quantiles 2.4 % from the end: about a fifth of its size uncertain.
     np.testing.assert_allclose(mapped.ravel(), [4.0, -4.5], rtol=0.3)
+
+
+def test_sight_finds_the_mean_and_the_noise_of_what_is_not_seen():
+    """Latent m given score x: mean 0.5 x, standard deviation 0.2 where x > 0 and 0.6 below; 24 bins of 2500 values."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6000, 1, 10))
+    m = 0.5 * x + np.where(x > 0, 0.2, 0.6) * rng.standard_normal(x.shape)
+    at = np.array([-4.0, -1.0, 1.0, 4.0]).reshape(4, 1, 1)
+    y, noise = Sight.fit(x, m)(at)
+    # Standard errors of a bin: its mean 0.012, its deviation 1.4 %; beyond the knots the slope counts four times.
+    np.testing.assert_allclose(y[1:3].ravel(), [-0.5, 0.5], atol=0.06)
+    np.testing.assert_allclose(y[[0, 3]].ravel(), [-2.0, 2.0], atol=0.4)
+    np.testing.assert_allclose(noise.ravel(), [0.6, 0.6, 0.2, 0.2], rtol=0.07)
