@@ -65,8 +65,8 @@ print(f"{inside.sum()} of {inside.size} coarse cells, {past.size} days to learn 
 # cells around them, the days before and after, and temperature.
 
 # %%
-effort = {"n_modes": 60, "sweeps": 3} if small else {"n_modes": 200, "sweeps": 30}
-learned = bd.LatentPrior.fit(fine.isel_times(past), 31, {"pr": 0.1}, **effort)
+n_modes, sweeps = (60, 3) if small else (200, 30)
+learned = bd.LatentPrior.fit(fine.isel_times(past), 31, {"pr": 0.1}, n_modes=n_modes, sweeps=sweeps)
 weather = learned.draw(jax.random.key(0), 1)[0]
 print(f"prior draw: dry share {np.mean(weather[:, 1] == 0):.2f}, RACMO {np.mean(fine.values[past, 1] < 0.1):.2f}")
 
