@@ -103,7 +103,7 @@ def one(what: str, folder: Path, hours: int, members: int) -> dict:
     tree = tree_of(fields, hours)
     began, busy = time.monotonic(), time.process_time()
     if what == "scores":
-        found = scores(fields, tree["truth"]["t2m"])
+        found = scores(fields, tree["truth"].to_dataset()["t2m"])
     else:
         numbers = summarise(tree)["variables"]["t2m"]["scores"]["all"]
         found = {name: numbers[name] for name in ("crps", "energy_score", "coverage_90", "spread_skill")}
