@@ -49,6 +49,15 @@ class FieldPrior(dist.Distribution):
         self.context = Context.at(coords.times)
         super().__init__(batch_shape=(), event_shape=coords.shape, validate_args=validate_args)
 
+    @classmethod
+    def gather_pytree_data_fields(cls):
+        """NumPyro's, which come from a set, in the same order in every process: checksums of a prior depend on it."""
+        return tuple(sorted(super().gather_pytree_data_fields()))
+
+    @classmethod
+    def gather_pytree_aux_fields(cls):
+        return tuple(sorted(super().gather_pytree_aux_fields()))
+
     @property
     def grid(self) -> Grid:
         return self.coords.grid
