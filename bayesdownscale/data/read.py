@@ -206,7 +206,8 @@ def _layer(array: xr.DataArray, path: Place) -> tuple[xr.DataArray, ...]:
     """The variable as (time, lat, lon), and its three coordinates."""
     where = f"'{array.name}' in {path}"
     if array.dtype.kind not in "fiub":
-        raise DataError(f"expected numbers for {where}, got values of type {array.dtype}; choose another variable")
+        got = {"M": "dates", "m": "lengths of time", "c": "complex numbers"}.get(array.dtype.kind, "text")
+        raise DataError(f"expected numbers for {where}, got {got}; choose another variable")
     lat, lon = rotated_axes(array) or (find_axis(array, "lat"), find_axis(array, "lon"))
     if lat is None or lon is None:
         raise DataError(
