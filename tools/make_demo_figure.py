@@ -25,7 +25,7 @@ def wind(axes, lon, lat, u, v, every=1):
     some = slice(every // 2, None, every)
     arrows = axes.quiver(
         lon[some], lat[some], u[some, some], v[some, some],
-        color="white", scale=130, width=0.006, headwidth=4, edgecolor="black", linewidth=0.3,
+        color="white", scale=75, width=0.008, headwidth=3.5, edgecolor="black", linewidth=0.4,
     )  # fmt: skip
     return arrows
 
@@ -44,7 +44,7 @@ def main(folder: Path, out: Path) -> None:
         "posterior mean": members.mean("draw"),
         "posterior spread": members.std("draw", ddof=1),
     }
-    figure, panels = plt.subplots(2, 6, figsize=(16, 5.2), sharex=True, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(2, 6, figsize=(16, 4.3), sharex=True, sharey=True, layout="constrained")
     tas_range = np.percentile(truth["tas"] - KELVIN, [1, 99])
     speed_of = lambda ds: np.hypot(ds["uas"], ds["vas"])
     top = float(speed_of(truth).max())
@@ -64,7 +64,11 @@ def main(folder: Path, out: Path) -> None:
             lines = panels[0, j].contour(lon, lat, fields["psl"] / 100, levels, colors="white", linewidths=1.0)
             panels[0, j].clabel(lines, fontsize=6, fmt="%d")
             below = panels[1, j].pcolormesh(lon, lat, speed_of(fields), cmap="cividis", vmin=0, vmax=top)
-            wind(panels[1, j], lon, lat, fields["uas"].values, fields["vas"].values, 1 if lon.size < 16 else EVERY)
+            arrows = wind(
+                panels[1, j], lon, lat, fields["uas"].values, fields["vas"].values, 1 if lon.size < 16 else EVERY
+            )
+            if j == 0:
+                panels[1, 0].quiverkey(arrows, 0.72, 1.08, 5, "5 m s$^{-1}$", labelpos="E", color="black")
             if j == 4:
                 figure.colorbar(image, ax=panels[0, :5].tolist(), label="2 m temperature [°C]", pad=0.01)
                 figure.colorbar(below, ax=panels[1, :5].tolist(), label="10 m wind speed [m s$^{-1}$]", pad=0.01)

@@ -47,14 +47,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--stretches", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--widths", default="32,48,64")
     parser.add_argument("--modes", type=int, default=350)
-    parser.add_argument("--validate-every", type=int, default=500)
+    parser.add_argument("--validate-every", type=int, default=600)
     arguments = parser.parse_args()
     fields = weather(arguments.stretches, arguments.out)
     land, height = geography(PLANET, *PLANET.metres(GRID.lat, GRID.lon))
+    words = [arguments.out.name if word == str(arguments.out) else word for word in sys.argv[1:]]
     began = time.monotonic()
 
     def report(p: Progress) -> None:
@@ -75,7 +76,7 @@ def main() -> None:
         n_modes=arguments.modes,
         shrink=(0.02, 0.02),
         floor=1e-7,
-        provenance={"command": " ".join(["python", "tools/train_twin_prior.py", *sys.argv[1:]])},
+        provenance={"command": " ".join(["python tools/train_twin_prior.py", *words])},
         on_progress=report,
     )  # fmt: skip
 
