@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from bayesdownscale.diagnostics.skill import skill_score
     from bayesdownscale.diagnostics.spectra import log_ratio, radial_spectrum, temporal_spectrum
     from bayesdownscale.diagnostics.structure import jerk_ratio, lag1_autocorrelation, second_difference_energy
+    from bayesdownscale.ensemble.executors import Dask, Processes
+    from bayesdownscale.ensemble.problem import problem_from_files
+    from bayesdownscale.ensemble.run import Ensemble
     from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
     from bayesdownscale.likelihood.hurdle import Hurdle
     from bayesdownscale.likelihood.in_time import seen_in_time
@@ -122,6 +125,9 @@ _HOME = {
     "diagnostics.skill": ("skill_score",),
     "diagnostics.spectra": ("log_ratio", "radial_spectrum", "temporal_spectrum"),
     "diagnostics.structure": ("jerk_ratio", "lag1_autocorrelation", "second_difference_energy"),
+    "ensemble.executors": ("Dask", "Processes"),
+    "ensemble.problem": ("problem_from_files",),
+    "ensemble.run": ("Ensemble",),
     "likelihood.extremes": ("GEV", "GeneralizedPareto"),
     "likelihood.hurdle": ("Hurdle",),
     "likelihood.in_time": ("seen_in_time",),
