@@ -28,10 +28,11 @@ HOURS = {"observed": np.arange(0, TWIN_HOURS, EVERY), "other": np.flatnonzero(np
 
 def truths(count: int):
     """`count` truths of 13 hours, from independent realizations of 25 each."""
-    days = ((STRETCH - 1) * APART_HOURS + TWIN_HOURS - 1) / 24
     for stretch in range(-(-count // STRETCH)):
+        here = min(STRETCH, count - stretch * STRETCH)
+        days = ((here - 1) * APART_HOURS + TWIN_HOURS - 1) / 24
         weather = bd.twin(jax.random.fold_in(jax.random.key(SEED), stretch), "2201-01-01", days)
-        for i in range(min(STRETCH, count - stretch * STRETCH)):
+        for i in range(here):
             yield weather.isel_times(slice(i * APART_HOURS, i * APART_HOURS + TWIN_HOURS))
 
 
@@ -112,7 +113,7 @@ def main(as_json: bool, quick: bool, count: int, members: int, steps: int, batch
     rows, began = [], time.monotonic()
     for i, truth in enumerate(truths(count)):
         rows.append(of_one(truth, i, samplers))
-        if (i + 1) % 10 == 0 or i + 1 == count:
+        if (i + 1) % 5 == 0 or i + 1 == count:
             summary = summarise(rows, members)
             print(f"{i + 1} truths, {time.monotonic() - began:.0f} s", flush=True)
             for key, total in summary.items():
