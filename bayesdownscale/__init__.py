@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from bayesdownscale.diagnostics.spectra import log_ratio, radial_spectrum, temporal_spectrum
     from bayesdownscale.diagnostics.structure import jerk_ratio, lag1_autocorrelation, second_difference_energy
     from bayesdownscale.ensemble.executors import Dask, Processes
-    from bayesdownscale.ensemble.problem import problem_from_files
     from bayesdownscale.ensemble.run import Ensemble
     from bayesdownscale.likelihood.extremes import GEV, GeneralizedPareto
     from bayesdownscale.likelihood.hurdle import Hurdle
@@ -88,6 +87,7 @@ if TYPE_CHECKING:
     from bayesdownscale.prior.standardise import Standardisation
     from bayesdownscale.prior.trained import load_gaussian_prior, load_prior, train_prior
     from bayesdownscale.prior.training import TrainingConfig
+    from bayesdownscale.study import problem_from_files
 
 _HOME = {
     "data.bias": ("BiasCorrection",),
@@ -126,7 +126,6 @@ _HOME = {
     "diagnostics.spectra": ("log_ratio", "radial_spectrum", "temporal_spectrum"),
     "diagnostics.structure": ("jerk_ratio", "lag1_autocorrelation", "second_difference_energy"),
     "ensemble.executors": ("Dask", "Processes"),
-    "ensemble.problem": ("problem_from_files",),
     "ensemble.run": ("Ensemble",),
     "likelihood.extremes": ("GEV", "GeneralizedPareto"),
     "likelihood.hurdle": ("Hurdle",),
@@ -166,6 +165,7 @@ _HOME = {
     "prior.standardise": ("Standardisation",),
     "prior.trained": ("load_gaussian_prior", "load_prior", "train_prior"),
     "prior.training": ("TrainingConfig",),
+    "study": ("problem_from_files",),
 }
 _HOME_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -16,7 +16,7 @@ from bayesdownscale.options import (
     seed_option,
 )
 from bayesdownscale.progress import progress_bar
-from bayesdownscale.study import Study, command_line
+from bayesdownscale.study import Study, command_line, problem_from_files
 
 EXPECTED = (ValueError, ChildProcessError, FileExistsError, FileNotFoundError, FloatingPointError, PermissionError)
 
@@ -166,7 +166,6 @@ def ensemble(coarse, out, prior_folder, names, units, model, settings, members, 
     from functools import partial
 
     from bayesdownscale.ensemble.executors import Processes, Serial
-    from bayesdownscale.ensemble.problem import problem_from_files
     from bayesdownscale.ensemble.run import Ensemble
 
     files = prior_folder, coarse, model, parse_settings(settings)

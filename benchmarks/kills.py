@@ -3,7 +3,7 @@
     python -m benchmarks.kills --json
 
 A Gauss-Markov process on 4 x 4 cells in 64 jobs (8 members, 8 spans). The whole process group gets SIGKILL after a
-random number of newly finished jobs and a random fraction of a second, so some kills fall into the start, most into
+random number of newly finished jobs and up to 20 ms, so some kills fall into the start, most into
 the work, and some into the writing. After each kill: has any finished chunk or marker changed or gone?
 """
 
@@ -98,11 +98,11 @@ def main(as_json: bool, kills: int, members: int, spans: int, workers: int, seed
         for k in range(kills):
             before = state(out)
             markers = lambda out=out: len(list(out.with_name(f"{out.name}.jobs").glob("0*.json")))
-            begun, goal = markers(), int(rng.integers(0, 5))
+            begun, goal = markers(), int(rng.integers(0, 4))
             process = subprocess.Popen(command(out), env=environment, start_new_session=True)
             while process.poll() is None and markers() < begun + goal:
                 time.sleep(0.002)
-            time.sleep(float(rng.uniform(0, 0.3)) if goal else float(rng.uniform(0, 8)))
+            time.sleep(float(rng.uniform(0, 0.02)) if goal else float(rng.uniform(0, 8)))
             try:
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:

@@ -105,23 +105,3 @@ class Problem:
         n = self.coarse.coords.times.size
         for low in range(0, n, ROWS):
             yield self.coarse.rows(low, min(low + ROWS, n))
-
-
-def problem_from_files(
-    prior: Path | None,
-    coarse: Path,
-    model: str,
-    settings: dict[str, Any],
-    names: dict[str, str] | None = None,
-    units: dict[str, str] | None = None,
-) -> Problem:
-    """The problem of a prior's folder (None: the shipped one), a coarse file and a program by name or path. A
-    top-level function of plain arguments, so that worker processes can call it too. `names`: what the file calls the
-    prior's variables; `units` of those that lack them."""
-    from bayesdownscale.prior.trained import load_prior
-    from bayesdownscale.recipes import find_recipe, load_recipe
-
-    loaded = load_prior(prior)
-    program = load_recipe(find_recipe("models", model)).model
-    called = {v.name: v.name for v in loaded.variables} | (names or {})
-    return Problem(loaded, CoarseFile(Path(coarse), loaded, called, units or {}), program, settings)
