@@ -14,9 +14,9 @@ from bayesdownscale.diagnostics.coastlines import coastlines_in
 METHODS = ("ours", "BCSD", "interpolation")
 TITLES = {"ours": "posterior", "BCSD": "BCSD", "interpolation": "interpolation"}
 SHOWN = {
-    "wet_frequency": ("Frequency of wet days (≥ 1 mm/d)", "share of days", "cividis", "difference in share of days"),
+    "wet_frequency": ("Frequency of wet days (≥ 1 mm/d)", "share of days", "cividis", "share of days"),
     "p98": ("98th percentile of daily precipitation", "mm/d", "cividis", "mm/d"),
-    "tas_pr": ("Correlation of daily temperature and precipitation", "correlation", "RdBu_r", "difference"),
+    "tas_pr": ("Correlation of daily temperature and precipitation", "correlation", "RdBu_r", "correlation"),
     "wet_spell": ("Mean length of wet spells", "d", "cividis", "d"),
 }  # fmt: skip
 INPUTS = {
@@ -58,7 +58,7 @@ def _figure(result: dict, fine: bd.Fields, name: str, statistic: str) -> Figure:
     words = []
     for axes, m in zip(grid[1, 1:], METHODS, strict=True):
         each = found[m] - right
-        label = f"{TITLES[m]} − RACMO, mean {each.mean():+.2g}"
+        label = f"{TITLES[m]} − RACMO\nmean {each.mean():+.3f} {error_units}"
         _map(axes, fine, result["cells"], each, Normalize(-limit, limit), "PuOr_r", label)
         words.append(f"{TITLES[m]} {np.abs(each).mean():.2g}")
     floor = result["floor"][statistic]["mae"]
@@ -72,7 +72,7 @@ def _figure(result: dict, fine: bd.Fields, name: str, statistic: str) -> Figure:
         ((norm, colours, units), (Normalize(-limit, limit), "PuOr_r", error_units))
     ):
         bar = figure.colorbar(ScalarMappable(scale, cmap), ax=grid[row], extend="both", shrink=0.9, aspect=22, pad=0.01)
-        bar.set_label(unit, fontsize=9)
+        bar.set_label(unit if row == 0 else f"difference [{unit}]", fontsize=9)
         bar.ax.tick_params(labelsize=8)
     figure.suptitle(f"{title}, winters: {INPUTS[name]}", fontsize=11)
     figure.supxlabel("Plate carrée. Coastlines: Natural Earth. Grey: cells outside the coarse cells used.", fontsize=8)
@@ -88,7 +88,9 @@ def _map(axes, fine: bd.Fields, cells: np.ndarray, panel: np.ndarray, norm, colo
     axes.set_facecolor("0.85")
     shown = np.ma.masked_invalid(whole.reshape(grid.shape))
     axes.pcolormesh(lon, lat, shown, norm=norm, cmap=colours, rasterized=True)
-    west, east, south, north = lon.min(), lon.max(), lat.min(), lat.max()
+    inner = np.pad(cells.reshape(grid.shape), 1)[:-1, :-1], np.pad(cells.reshape(grid.shape), 1)[1:, 1:]
+    near = inner[0] | inner[1]  # corners of the cells shown
+    west, east, south, north = lon[near].min(), lon[near].max(), lat[near].min(), lat[near].max()
     coast = coastlines_in(west, east, south, north)
     for colour, width in (("white", 1.8), ("black", 0.8)):
         axes.add_collection(LineCollection(coast, colors=colour, linewidths=width), autolim=False)

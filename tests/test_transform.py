@@ -158,3 +158,14 @@ def test_sight_finds_the_mean_and_the_noise_of_what_is_not_seen():
     np.testing.assert_allclose(y[1:3].ravel(), [-0.5, 0.5], atol=0.06)
     np.testing.assert_allclose(y[[0, 3]].ravel(), [-2.0, 2.0], atol=0.4)
     np.testing.assert_allclose(noise.ravel(), [0.6, 0.6, 0.2, 0.2], rtol=0.07)
+
+
+def test_correlations_between_cells_are_mapped_where_asked():
+    rng = np.random.default_rng(0)
+    draw = lambda r: rng.multivariate_normal(np.zeros(4), r + (1 - r) * np.eye(4), 2000).reshape(-1, 2, 2)
+    model, wanted, ties = draw(0.7), draw(0.2), np.full(2, -np.inf)
+    mapped = ScoreMap.fit(model, wanted, ties, everywhere=True)(model)
+    apart = lambda x: np.corrcoef(x.reshape(len(x), -1).T)[np.triu_indices(4, 1)]
+    np.testing.assert_allclose(apart(mapped), apart(wanted), atol=0.02)
+    alone = ScoreMap.fit(model, wanted, ties, recorrelate=False)(model)
+    np.testing.assert_allclose(apart(alone), apart(model), atol=0.02)

@@ -22,23 +22,33 @@ LEVELS = 200
 class ScoreMap:
     """From coarse values (time, variable, cell) to scores like the `wanted` ones; make it with `fit`.
 
-    `own` quantiles (level, variable, cell) of the model's past, `turn` (variable, variable, cell) of its normal scores,
-    quantiles `before` and `after` that bring the result to the distribution wanted. `ties` (variable,) as for `fit`.
+    `own` quantiles (level, variable, cell) of the model's past; `turns` (group, n, n) of the normal scores of each
+    group of `groups` (group, n), positions among variables and cells; quantiles `before` and `after` that bring the
+    result to the distribution wanted. `ties` (variable,) as for `fit`.
     """
 
     own: np.ndarray
-    turn: np.ndarray
+    groups: np.ndarray
+    turns: np.ndarray
     before: np.ndarray
     after: np.ndarray
     ties: np.ndarray
     seed: int
 
     @staticmethod
-    def fit(model: np.ndarray, wanted: np.ndarray, ties: np.ndarray, recorrelate: bool = True, seed: int = 0):
+    def fit(
+        model: np.ndarray,
+        wanted: np.ndarray,
+        ties: np.ndarray,
+        recorrelate: bool = True,
+        everywhere: bool = False,
+        seed: int = 0,
+    ) -> "ScoreMap":
         """Learn from `model` (time, variable, cell) and `wanted` (other times, variable, cell), no missing values.
 
         `ties` (variable,): values below it, as of dry days, are equal but for chance, and get their ranks at random
-        (-inf for none). `recorrelate`: whether the correlations between variables become those of `wanted`.
+        (-inf for none). `recorrelate`: whether the correlations between the variables of a cell become those of
+        `wanted`; `everywhere`, those between all cells too, which takes many more times than variables and cells.
         """
         levels = plotting_positions(min(LEVELS, len(model), len(wanted)))
         normal = np.broadcast_to(ndtri(levels)[:, None, None], (levels.size, *model.shape[1:]))
@@ -46,20 +56,22 @@ class ScoreMap:
         own, target = sample_quantiles(x, levels), sample_quantiles(wanted, levels)
         s = _between(x, own, normal)
         n_var, n_cell = s.shape[1:]
-        turn = np.broadcast_to(np.eye(n_var)[..., None], (n_var, n_var, n_cell)).copy()
+        places = np.arange(n_var * n_cell).reshape(n_var, n_cell)
+        groups = places.reshape(1, -1) if everywhere else places.T
+        turns = np.broadcast_to(np.eye(groups.shape[1]), (*groups.shape, groups.shape[1])).copy()
         if recorrelate:
-            to_normal = _between(wanted, target, normal)
-            for cell in range(n_cell):
-                turn[..., cell] = least_motion(
-                    *(np.atleast_2d(np.corrcoef(each[..., cell].T)) for each in (s, to_normal))
-                )
-        return ScoreMap(own, turn, sample_quantiles(_turned(s, turn), levels), target, ties, seed)
+            two = [x.reshape(len(x), -1) for x in (s, _between(wanted, target, normal))]
+            for turn, group in zip(turns, groups, strict=True):
+                turn[:] = least_motion(*(np.atleast_2d(np.corrcoef(x[:, group].T)) for x in two))
+        before = sample_quantiles(_turned(s, groups, turns), levels)
+        return ScoreMap(own, groups, turns, before, target, ties, seed)
 
     def __call__(self, model: np.ndarray) -> np.ndarray:
         """The scores (time, variable, cell) of coarse values."""
         normal = np.broadcast_to(ndtri(plotting_positions(len(self.own)))[:, None, None], self.own.shape)
         x = _untied(model, self.ties, np.random.default_rng([self.seed, 1]))
-        return _between(_turned(_between(x, self.own, normal), self.turn), self.before, self.after)
+        turned = _turned(_between(x, self.own, normal), self.groups, self.turns)
+        return _between(turned, self.before, self.after)
 
 
 def least_motion(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -86,8 +98,11 @@ def _power(a: np.ndarray, exponent: float) -> np.ndarray:
     return (vectors * np.maximum(values, 1e-12) ** exponent) @ vectors.T
 
 
-def _turned(s: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    return np.einsum("vwc,twc->tvc", turn, s)
+def _turned(s: np.ndarray, groups: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    flat = s.reshape(len(s), -1)
+    out = np.empty_like(flat)
+    out[:, groups] = np.einsum("gvw,tgw->tgv", turns, flat[:, groups])
+    return out.reshape(s.shape)
 
 
 def _untied(x: np.ndarray, ties: np.ndarray, rng: np.random.Generator) -> np.ndarray:
