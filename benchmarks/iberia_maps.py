@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import bayesdownscale as bd
 from bayesdownscale.diagnostics.coastlines import coastlines_in
+from benchmarks.iberia_statistics import RELATIVE
 
 METHODS = ("ours", "BCSD", "interpolation")
 TITLES = {"ours": "posterior", "BCSD": "BCSD", "interpolation": "interpolation"}
@@ -60,10 +61,10 @@ def _figure(result: dict, fine: bd.Fields, name: str, statistic: str) -> Figure:
         each = found[m] - right
         label = f"{TITLES[m]} − RACMO\nmean {each.mean():+.3f} {error_units}"
         _map(axes, fine, result["cells"], each, Normalize(-limit, limit), "PuOr_r", label)
-        words.append(f"{TITLES[m]} {np.abs(each).mean():.2g}")
+        mae = result["results"][name][m]["errors"][statistic]["mae"]
+        words.append(f"{TITLES[m]} {100 * mae:.0f} %" if statistic in RELATIVE else f"{TITLES[m]} {mae:.2g}")
     floor = result["floor"][statistic]["mae"]
-    relative = statistic in ("p98", "wet_spell")
-    said = f"{100 * floor:.0f} %" if relative else f"{floor:.2g}"
+    said = f"{100 * floor:.0f} %" if statistic in RELATIVE else f"{floor:.2g}"
     grid[1, 0].text(
         0.0, 0.6, "Mean absolute error of a cell\n" + "\n".join(words)
         + f"\n\nTwo samples of seven winters of\nRACMO differ by {said}.", fontsize=9, va="center",

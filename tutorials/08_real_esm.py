@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import bayesdownscale as bd
+from bayesdownscale.diagnostics.coastlines import coastlines_in
 from bayesdownscale.recipes import find_recipe, load_recipe
 
 out = Path(os.environ.get("TUTORIAL_OUT", "tutorial_08"))
@@ -127,6 +128,10 @@ frequencies = {
 }
 for axes, (title, panel) in zip(grid, frequencies.items(), strict=True):
     mesh = axes.pcolormesh(lon, lat, panel, vmin=0, vmax=0.8, cmap="cividis")
+    for coast in coastlines_in(lon.min(), lon.max(), lat.min(), lat.max()):
+        axes.plot(*coast.T, color="white", linewidth=0.8)
+    axes.set_xlim(lon.min(), lon.max())
+    axes.set_ylim(lat.min(), lat.max())
     axes.set_title(title, fontsize=9)
     axes.set_aspect(1 / np.cos(np.deg2rad(40)))
     axes.set_xlabel("longitude [°E]")
