@@ -57,7 +57,9 @@ def prior_of(n_lat: int, n_lon: int, n_var: int):
     from bayesdownscale.prior.network import UNet
     from bayesdownscale.prior.windows import WindowedDenoiser
 
+    assert isinstance(shipped.denoiser, WindowedDenoiser)
     window, inner = shipped.denoiser.window, shipped.denoiser.inner
+    assert isinstance(inner, DiffusionDenoiser)
     modes, cells = inner.gaussian.modes.shape[0], n_var * n_lat * n_lon
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(cells, modes)))[0].T
     gaussian = GaussianField(

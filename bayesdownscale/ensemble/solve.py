@@ -93,7 +93,7 @@ class Solver:
         prior, program = self.program(span)
         plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
         first = jnp.asarray(self.plan.first(span) + ORIGIN, jnp.int32)
-        arrays = plain(prior), plain(program.data), program.given, self.key, first
+        arrays: tuple[Any, ...] = plain(prior), plain(program.data), program.given, self.key, first
         if self.place is None:
             numbers = jnp.asarray(members, jnp.int32)
         else:
