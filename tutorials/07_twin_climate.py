@@ -129,6 +129,6 @@ panels[0].legend(fontsize=8)
 figure.savefig(out / "bias.png", dpi=110)
 
 # %% [markdown]
-# A bias that is ignored makes confident nonsense. A correction that is taken as true is better on average, but its
-# errors, of the hour and of the day, count as certainty. A bias with a distribution leaves them open, and pays for it
-# in width only where the past says that it must.
+# What is ignored is taken for weather. What is corrected is taken as true, with the errors of the hour and of the day
+# that the correction leaves. A bias with a distribution leaves them open, and pays in width where the past says so.
+# A few truths are few: raise `truths`, the twin has no end.
