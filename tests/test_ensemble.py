@@ -188,6 +188,13 @@ def test_draws_that_are_not_finite_are_not_kept(tmp_path):
     assert not run.store.done(Job(1, 0))
 
 
+def test_a_prior_has_one_order_of_leaves():
+    """NumPyro keeps the names of a distribution's arrays in a set, whose order changes from process to process."""
+    for prior in (bd.FieldPrior, bd.GaussianPrior):
+        for names in (prior.gather_pytree_data_fields(), prior.gather_pytree_aux_fields()):
+            assert list(names) == sorted(names)
+
+
 def test_free_parameters_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\['sigma'\] free; draw them first on a short span with `downscale`"):
         ensemble(tmp_path / "ens.zarr", build=partial(problem, 21, None))

@@ -92,6 +92,7 @@ def test_without_common_noise_seams_show(drawn):
     assert differs_at_seams(broken, second_differences()) > 6
 
 
+@pytest.mark.slow
 def test_jobs_agree_with_one_job(drawn):
     """A halo of 8 hours, four times the memory of the process, leaves a gap of a fiftieth of the posterior's standard
     deviation to the draw in one piece: the same noise drives both."""
