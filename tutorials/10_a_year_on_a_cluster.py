@@ -98,9 +98,11 @@ def main() -> None:
     with xr.open_dataset(out / "ens.zarr", engine="zarr", consolidated=False) as ds:
         print(ds)
         steps_of_an_hour = np.abs(np.diff(ds["t2m"].values, axis=1)).mean((0, 2, 3))
-        seams = np.arange(plan.span, plan.length, plan.span) - 1
-        print(f"mean change from hour to hour [K]: {steps_of_an_hour.mean():.3f}")
-        print(f"the same at seams: {steps_of_an_hour[seams].mean():.3f}")
+        before_data = np.arange(plan.every, plan.length, plan.every) - 1  # a seam lies before an hour with data
+        at_seam = (before_data + 1) % plan.span == 0
+        changes = steps_of_an_hour[before_data]
+        print(f"mean change to an hour with data [K]: {changes[~at_seam].mean():.3f} within a span, from")
+        print(f"{changes[~at_seam].min():.3f} to {changes[~at_seam].max():.3f}; over the seams {changes[at_seam]}")
 
 
 if __name__ == "__main__":  # workers import this file
