@@ -8,6 +8,10 @@ two samples of seven winters, and how much is `floor`. Two more inputs show the 
 own coarse means of the test winters, whose days match; and `model in the past`, CNRM-CM5 in the winters that both the
 prior and the correction learned from. Baselines get the same coarse fields, corrected by quantile mapping (EQM by
 month, frequency adaptation for wet days).
+
+`--everywhere` maps the correlations between all coarse cells too. It brings those of temperature right in the winters
+it learned from and spoils them in the test (mean error of a pair 0.02 and 0.19, with 4 members, 10 sweeps and 200 modes):
+152 x 152 correlations are too many for 1170 days.
 """
 
 import json
