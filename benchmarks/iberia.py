@@ -10,7 +10,7 @@ prior and the correction learned from. Baselines get the same coarse fields, cor
 month, frequency adaptation for wet days).
 
 `--everywhere` maps the correlations between all coarse cells too. It brings those of temperature right in the winters
-it learned from and spoils them in the test (mean error of a pair 0.02 and 0.19, with 4 members, 10 sweeps and 200 modes):
+it learned from and spoils them in the test (mean error of a pair 0.02 and 0.19; 4 members, 10 sweeps, 200 modes):
 152 x 152 correlations are too many for 1170 days.
 """
 
