@@ -245,7 +245,9 @@ def report(posterior, out, truth, others, training, overwrite):
     from bayesdownscale.data.coarse import open_coarse
     from bayesdownscale.data.results import coords_of, open_posterior, open_truth
     from bayesdownscale.diagnostics.report import report as write_report
+    from bayesdownscale.memory import return_freed_memory
 
+    return_freed_memory()
     tree = open_posterior(posterior)
     known = None if truth is None else open_truth(truth, tree)
     beside = {str(other): open_posterior(other) for other in others}

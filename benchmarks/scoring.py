@@ -25,6 +25,7 @@ import bayesdownscale as bd
 from bayesdownscale.diagnostics.layout import add_truth
 from bayesdownscale.diagnostics.scores import cell_scores, covered, domain_mean
 from bayesdownscale.diagnostics.summary import summarise
+from bayesdownscale.memory import return_freed_memory
 from bayesdownscale.posterior.result import CHUNK
 
 LAT, LON = 58.0 - 0.25 * np.arange(32), -10.0 + 0.25 * np.arange(48)
@@ -96,6 +97,7 @@ def scores(members: xr.DataArray, truth: xr.DataArray) -> dict[str, float]:
 
 def one(what: str, folder: Path, hours: int, members: int) -> dict:
     """One row: seconds, peak memory, and what was found."""
+    return_freed_memory()  # as `bayesdownscale report` does
     if what == "zarr":
         fields = xr.open_zarr(folder / "ensemble.zarr", consolidated=False)["t2m"]
     else:
