@@ -46,7 +46,8 @@ class Processes:
 
         jobs = list(jobs)
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.workers, len(jobs)) or 1, context, initializer=one_thread)
+        started = context.Value("i", 0)
+        pool = ProcessPoolExecutor(min(self.workers, len(jobs)) or 1, context, one_core, (started,))
         try:
             futures = {pool.submit(work, job): job for job in jobs}
             for future in as_completed(futures):
@@ -58,6 +59,17 @@ class Processes:
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def one_core(started: Any) -> None:
+    """Give this worker, the next of those `started` (a shared counter), a processor of its own and one thread: XLA
+    makes as many threads as it sees processors, whatever it is told."""
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if hasattr(os, "sched_setaffinity"):
+        own = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {own[number % len(own)]})
+    one_thread()
 
 
 def one_thread() -> None:
