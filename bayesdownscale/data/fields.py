@@ -14,8 +14,26 @@ if TYPE_CHECKING:
 FILL_VALUE = np.float32(1e20)  # what stands for a missing value in files, as in CMIP
 
 
+class Labelled:
+    """The labels of values that have `coords`."""
+
+    coords: Coords
+
+    @property
+    def times(self) -> np.ndarray:
+        return self.coords.times
+
+    @property
+    def grid(self) -> Grid:
+        return self.coords.grid
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        return self.coords.variables
+
+
 @dataclass(frozen=True, eq=False)
-class Fields:
+class Fields(Labelled):
     """Values with their labels: `values` (time, variable, lat, lon) float32, NaN where missing; `source`
     says where they came from; `bounds` (time, 2) datetime64[ns], the start and end of what each time stands for, None
     where that is not known; `methods`, how each variable's values stand for it, in the words of CF's cell_methods
@@ -32,18 +50,6 @@ class Fields:
             raise ValueError(f"expected bounds of {self.coords.times.size} times, got {self.bounds.shape}")
         if self.values.shape != self.coords.shape:
             raise ValueError(f"expected values of shape {self.coords.shape}, got {self.values.shape}")
-
-    @property
-    def times(self) -> np.ndarray:
-        return self.coords.times
-
-    @property
-    def grid(self) -> Grid:
-        return self.coords.grid
-
-    @property
-    def variables(self) -> tuple[Variable, ...]:
-        return self.coords.variables
 
     def isel_times(self, index: "slice | int | np.ndarray | list[int]") -> "Fields":
         """The fields at the times `index` (positions); a single position keeps the time axis."""

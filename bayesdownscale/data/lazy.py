@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from .grid import Coords, Grid, Variable
+from .fields import Labelled
+from .grid import Coords
 from .places import Place, place_of
 from .read import label, load, names_of, open_dataset, read_layers
 
@@ -31,24 +32,12 @@ class OnDisk:
 
 
 @dataclass(frozen=True, eq=False)
-class LazyFields:
+class LazyFields(Labelled):
     """What `Fields` is for values in memory, for values on disk: `values` gives an array for a slice of time."""
 
     values: OnDisk
     coords: Coords
     source: str = ""
-
-    @property
-    def times(self) -> np.ndarray:
-        return self.coords.times
-
-    @property
-    def grid(self) -> Grid:
-        return self.coords.grid
-
-    @property
-    def variables(self) -> tuple[Variable, ...]:
-        return self.coords.variables
 
 
 def open_lazy(path: str | os.PathLike[str], variables: Sequence[str] | None = None) -> LazyFields:

@@ -139,10 +139,8 @@ def twin(
     their middles.
     **Raises:** `ValueError` for a grid that leaves the plane, a turned grid, times that are none, a flow that explodes.
     """
-    times, first_hour = _times(start, days, step_hours)
-    _check(grid, planet)
-    settings = {"planet": planet, "grid": grid, "steps": times.size, "step_hours": step_hours, "skip_days": skip_days}
-    values = np.asarray(simulate(key, jnp.asarray(first_hour, jnp.float32), **settings))
+    times, one = _realization(start, days, grid, step_hours, planet, skip_days)
+    values = np.asarray(one(key))
     return _labelled(values, times, grid, planet)
 
 
@@ -158,10 +156,7 @@ def twins(
     skip_days: float = SPIN_UP_DAYS,
 ) -> list[Fields]:
     """`count` independent truths over the same times, computed side by side; arguments and errors as `twin`."""
-    times, first_hour = _times(start, days, step_hours)
-    _check(grid, planet)
-    settings = {"planet": planet, "grid": grid, "steps": times.size, "step_hours": step_hours, "skip_days": skip_days}
-    one = lambda k: simulate(k, jnp.asarray(first_hour, jnp.float32), **settings)
+    times, one = _realization(start, days, grid, step_hours, planet, skip_days)
     values = np.asarray(jax.vmap(one)(jax.random.split(key, count)))
     return [_labelled(each, times, grid, planet) for each in values]
 
@@ -173,6 +168,16 @@ def coarse_model(planet: Planet = PLANET, model: Planet = MODEL) -> Planet:
     surface = ("mean_k", "daily_k", "peak_hour", "sea_wind", "land_wind", "sea_turn", "land_turn")
     surface += ("mesoscale_pa", "mesoscale_wind", "mesoscale_k")
     return replace(planet, **{name: getattr(model, name) for name in surface})
+
+
+def _realization(
+    start: str | np.datetime64, days: float, grid: Grid, step_hours: float, planet: Planet, skip_days: float
+) -> tuple[np.ndarray, Callable[[Key], Array]]:
+    """The times, and the values of a realization from its key, once the arguments are checked."""
+    times, first_hour = _times(start, days, step_hours)
+    _check(grid, planet)
+    settings = {"planet": planet, "grid": grid, "steps": times.size, "step_hours": step_hours, "skip_days": skip_days}
+    return times, lambda key: simulate(key, jnp.asarray(first_hour, jnp.float32), **settings)
 
 
 def _times(start: str | np.datetime64, days: float, step_hours: float) -> tuple[np.ndarray, float]:
