@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from bayesdownscale.prior.mixture import GaussianMixture, MixtureDenoiser, MixturePosterior
     from bayesdownscale.prior.network import UNetConfig
     from bayesdownscale.prior.noise import NoiseLevels
+    from bayesdownscale.prior.precision import in_bfloat16
     from bayesdownscale.prior.reverse_sde import reverse_path, reverse_sample, reverse_terms
     from bayesdownscale.prior.solver import ExponentialMultistep
     from bayesdownscale.prior.standardise import Standardisation
@@ -160,6 +161,7 @@ _HOME = {
     "prior.mixture": ("GaussianMixture", "MixtureDenoiser", "MixturePosterior"),
     "prior.network": ("UNetConfig",),
     "prior.noise": ("NoiseLevels",),
+    "prior.precision": ("in_bfloat16",),
     "prior.reverse_sde": ("reverse_path", "reverse_sample", "reverse_terms"),
     "prior.solver": ("ExponentialMultistep",),
     "prior.standardise": ("Standardisation",),

@@ -13,10 +13,11 @@ from bayesdownscale.options import (
     parse_span,
     parse_words,
     path,
+    precision_option,
     seed_option,
 )
 from bayesdownscale.progress import progress_bar
-from bayesdownscale.study import Study, command_line, problem_from_files
+from bayesdownscale.study import Study, command_line, prior_from, problem_from_files
 
 EXPECTED = (ValueError, ChildProcessError, FileExistsError, FileNotFoundError, FloatingPointError, PermissionError)
 
@@ -118,20 +119,20 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 @click.option("--members", default=16, show_default=True, help="Draws.")
 @click.option("--steps", default=32, show_default=True, help="Evaluations of the network a draw.")
 @click.option("--batch", default=8, show_default=True, help="Draws in memory at once.")
+@precision_option
 @seed_option
 @overwrite_option
 def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inference, settings, members, steps, batch,
-              seed, overwrite):  # fmt: skip
+              precision, seed, overwrite):  # fmt: skip
     """Draw fine fields given COARSE, a NetCDF, Zarr or GRIB file of coarse fields, or the address of one.
 
     Whether its values are snapshots or means it says itself, in cell_methods and time_bnds."""
     from bayesdownscale.data.coarse import open_coarse
     from bayesdownscale.data.write import check_output
-    from bayesdownscale.prior.trained import load_prior
 
     for output in filter(None, (out, cf)):
         check_output(output, overwrite)
-    prior = load_prior(prior_folder)
+    prior = prior_from(prior_folder, precision)
     called = {v.name: v.name for v in prior.variables} | parse_words(names)
     fields = open_coarse(coarse, prior, called, units=parse_words(units))
     if stamp is not None:
@@ -159,9 +160,10 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 @click.option("--job-index", default=0, show_default=True, help="Which share of the jobs to do, from 0 ...")
 @click.option("--num-jobs", default=1, show_default=True, help="... of how many: for array jobs of a cluster.")
 @click.option("--verify", is_flag=True, help="Compare finished chunks with their checksums; do bad ones again.")
+@precision_option
 @seed_option
 def ensemble(coarse, out, prior_folder, names, units, model, settings, members, span, steps, batch, workers, job_index,
-             num_jobs, verify, seed):  # fmt: skip
+             num_jobs, verify, precision, seed):  # fmt: skip
     """Draw an ensemble of a record of any length given COARSE; run it again to go on after an interruption."""
     from functools import partial
 
@@ -169,7 +171,7 @@ def ensemble(coarse, out, prior_folder, names, units, model, settings, members, 
     from bayesdownscale.ensemble.run import Ensemble
 
     files = prior_folder, coarse, model, parse_settings(settings)
-    build = partial(problem_from_files, *files, parse_words(names), parse_words(units))
+    build = partial(problem_from_files, *files, parse_words(names), parse_words(units), precision)
     run = Ensemble(build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch)
     plan, share = run.plan, len(run.plan.jobs()[job_index::num_jobs])
     click.echo(f"{members} members x {plan.spans} spans of {plan.span} time steps: {share} jobs to do here", err=True)

@@ -7,6 +7,13 @@ import click
 
 path = click.Path(path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="Numbers inside the network; bf16 is meant for GPUs.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 
 

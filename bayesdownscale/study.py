@@ -60,6 +60,15 @@ class Study:
         forget(unfinished(out))
 
 
+def prior_from(folder: Path | None, precision: str = "float32") -> Any:
+    """The prior of a folder (None: the shipped one), with its network in "float32" or "bf16"."""
+    from bayesdownscale.prior.precision import in_bfloat16
+    from bayesdownscale.prior.trained import load_prior
+
+    prior = load_prior(folder)
+    return in_bfloat16(prior) if precision == "bf16" else prior
+
+
 def problem_from_files(
     prior: Path | None,
     coarse: Path,
@@ -67,15 +76,15 @@ def problem_from_files(
     settings: dict[str, Any],
     names: dict[str, str] | None = None,
     units: dict[str, str] | None = None,
+    precision: str = "float32",
 ) -> Any:
     """The `Problem` of an ensemble: a prior's folder (None: the shipped one), a coarse file and a program by name or
     path. A top-level function of plain arguments, so that worker processes can call it too. `names`: what the file
-    calls the prior's variables; `units` of those that lack them."""
+    calls the prior's variables; `units` of those that lack them; `precision` of the network, "float32" or "bf16"."""
     from bayesdownscale.ensemble.problem import CoarseFile, Problem
-    from bayesdownscale.prior.trained import load_prior
     from bayesdownscale.recipes import find_recipe, load_recipe
 
-    loaded = load_prior(prior)
+    loaded = prior_from(prior, precision)
     program = load_recipe(find_recipe("models", model)).model
     called = {v.name: v.name for v in loaded.variables} | (names or {})
     return Problem(loaded, CoarseFile(Path(coarse), loaded, called, units or {}), program, settings)

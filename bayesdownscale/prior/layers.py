@@ -6,6 +6,9 @@ for each image and then summed, which makes a training step on CPU 2.7 times slo
 XLA's CPU backend runs a convolution inside a loop 26 to 170 times slower when it is not in the NHWC/HWIO form
 (jax-ml/jax#12868), and diffrax always loops. The reverse-mode rule below keeps the backward pass in that form
 too; JAX's own rule does not. It rules out forward-mode differentiation through the network.
+
+Layers compute in the type of their weights and images, float32 or bfloat16 (`precision.py`); norms and softmax, sums
+of many squares and exponentials, always in float32.
 """
 
 import math
@@ -95,8 +98,10 @@ class ChannelNorm(eqx.Module):
         self.scale = jnp.ones(channels)
 
     def __call__(self, x: Image) -> Image:
-        x = x - jnp.mean(x, axis=-1, keepdims=True)
-        return _last(self.scale, x) * x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+        wide = x.astype(jnp.float32)
+        wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        scaled = _last(self.scale, x) * wide * lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + 1e-5)
+        return scaled.astype(x.dtype)
 
 
 class ResidualBlock(eqx.Module):
@@ -154,7 +159,8 @@ class SelfAttention(eqx.Module):
         split = (*batch, n_lat * n_lon, 3, self.heads, channels // self.heads)
         q, k, v = jnp.moveaxis(self.to_qkv(self.norm(x)).reshape(split), -3, 0)
         logits = jnp.einsum("...ihc,...jhc->...hij", q, k) / math.sqrt(q.shape[-1])
-        attended = jnp.einsum("...hij,...jhc->...ihc", jax.nn.softmax(logits, axis=-1), v)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype)
+        attended = jnp.einsum("...hij,...jhc->...ihc", weights, v)
         return x + self.to_out(attended.reshape(x.shape))
 
 

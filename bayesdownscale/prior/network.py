@@ -57,7 +57,8 @@ class UNet(eqx.Module):
     """A U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with residual blocks, self-attention at the coarsest
     level and zero output at the start of training.
 
-    Any grid size: images are padded at the far edges to a multiple of 2^(levels - 1) and cropped again.
+    Any grid size: images are padded at the far edges to a multiple of 2^(levels - 1) and cropped again. It computes in
+    the type of its weights and answers in that of its images.
     """
 
     embedding: list[Dense]
@@ -105,6 +106,8 @@ class UNet(eqx.Module):
         x = jnp.pad(x, pad, mode="edge")
         n_blocks = sum(map(len, self.down)) + 2 + sum(map(len, self.up))
         keys = iter([None] * n_blocks if key is None else jax.random.split(key, n_blocks))
+        outside, inside = x.dtype, self.conv_in.kernel.dtype
+        x, features = x.astype(inside), features.astype(inside)
         first, second = self.embedding
         e = jax.nn.silu(second(jax.nn.silu(first(features))))
         h = self.conv_in(x)
@@ -121,4 +124,4 @@ class UNet(eqx.Module):
             for block in blocks:
                 h = block(h, e, next(keys))
         h = self.conv_out(jax.nn.silu(self.norm_out(h)))
-        return h[..., :n_lat, :n_lon, :]
+        return h[..., :n_lat, :n_lon, :].astype(outside)

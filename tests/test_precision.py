@@ -1,0 +1,62 @@
+"""The network in bfloat16: near float32 by its rounding, and nothing around it changes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayesdownscale as bd
+from bayesdownscale.posterior.batches import fingerprint
+from bayesdownscale.prior.network import UNet, UNetConfig
+from bayesdownscale.study import prior_from
+
+EPSILON = 2.0**-8  # half the spacing of bfloat16 numbers between 1 and 2 is 2^-9
+
+
+def network() -> UNet:
+    """With the weights that start at zero filled, so that every layer counts."""
+    net = UNet(4, 3, UNetConfig((4,), 1, 8, 2, 0.0), key=jax.random.key(0))
+    leaves, tree = jax.tree.flatten(net)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    filled = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, filled)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Of both networks: their answers, and a product with the Jacobian."""
+    x, features = jax.random.normal(jax.random.key(2), (2, 4, 5, 4)), jax.random.normal(jax.random.key(3), (2, 22))
+
+    @eqx.filter_jit
+    def look(net):
+        answer, vjp = jax.vjp(lambda x: net(x, features), x)
+        return answer, vjp(jnp.ones_like(answer))[0]
+
+    net = network()
+    return look(net), look(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), net))
+
+
+@pytest.mark.parametrize("what", [0, 1], ids=["answer", "product"])
+def test_the_network_differs_by_rounding(seen, what):
+    """Of a dozen layers, each rounded to a relative 2^-9: more than a tenth of that, less than ten times."""
+    wide, half = (np.asarray(each[what], np.float64) for each in seen)
+    error = np.sqrt(np.mean((half - wide) ** 2) / np.mean(wide**2))
+    assert 0.1 * EPSILON < error < 10 * EPSILON
+    assert seen[1][what].dtype == jnp.float32
+
+
+def test_only_the_network_is_rounded():
+    prior = bd.load_prior()
+    half = prior_from(None, "bf16")  # as the commands do
+    a, b = prior.denoiser.inner, half.denoiser.inner
+    assert {leaf.dtype for leaf in jax.tree.leaves(b.net)} == {jnp.dtype(jnp.bfloat16)}
+    outside = lambda d: jax.tree.leaves((d.gaussian, d.gain, d.statics))
+    assert all(x is y for x, y in zip(outside(a), outside(b), strict=True))
+    assert {leaf.dtype for leaf in jax.tree.leaves(a.net)} == {jnp.dtype(jnp.float32)}
+    assert fingerprint(prior) != fingerprint(half)  # a store of the one is not gone on with by the other
+
+
+def test_without_a_network_it_is_refused(gaussian_prior):
+    with pytest.raises(ValueError, match="expected a prior with a network, got one of GaussianDenoiser"):
+        bd.in_bfloat16(gaussian_prior)
