@@ -9,6 +9,13 @@ past, and F_f that of the model over the period to be corrected,
 
 with trend the mean of the period less that of the past; of multiplicative variables, such as precipitation, ratios
 instead of differences. EQM distorts the trends of the model, DQM keeps that of the mean, QDM those of all quantiles.
+
+A ratio of QDM has no meaning where the model's past knows traces of rain only: of quantiles of 5e-10, 4e-4 and 0.01
+mm/d (past, period, reference: CNRM-CM5 in Spain) it makes 9700 mm/d. So below a `trace` all amounts of the model are
+one, no rain, and where its past is below ten traces a quantile becomes at most twice the reference's, or stays as it
+is if that is more. These are the limits of Cannon et al. 2015 (in their program MBC `ratio.max` = 2 and
+`ratio.max.trace` = 10 traces), but for the last, by which a model without bias keeps its trends. They put random
+numbers in place of traces; here nothing is random.
 """
 
 from dataclasses import dataclass
@@ -26,8 +33,10 @@ from .units import convert
 from .write import write_atomic
 
 METHODS = ("eqm", "dqm", "qdm")
-KIND = "bayesdownscale.bias_correction/1"
+KIND = "bayesdownscale.bias_correction/2"
 FEWEST = 20  # values of a season
+TRACE, OF_MEAN = Variable("pr", "mm day-1"), 0.02  # 0.05 of it, or that part of the mean of what is no such rate
+MOST, TRACES = 2.0, 10.0  # times the reference's quantile, below so many traces
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +45,7 @@ class BiasCorrection:
 
     `parameters`: the quantiles `model` and `reference` (season, level, ...) and the mean `model_mean` (season, ...) of
     the past; `too_dry`, the part of the dry values that become wet, and `wet_up_to`, the largest they become. In the
-    units of the reference; the attributes say how it was fitted.
+    units of the reference; the attributes say how it was fitted, and `trace` of a multiplicative QDM.
     """
 
     parameters: xr.Dataset
@@ -51,6 +60,7 @@ class BiasCorrection:
         wet: float | None = None,
         levels: int = 100,
         seed: int = 0,
+        trace: float | None = None,
     ) -> "BiasCorrection":
         """Learn what separates a model from a reference over the same past; their days need not match.
 
@@ -59,7 +69,9 @@ class BiasCorrection:
         `window` [days], seasons are windows of that length around every fifth day of the year (calendar months when
         not given); `wet`, in the units of the reference: where the model is below it more often than the reference, as
         many of its dry values as are too many become small wet ones, at random with `seed` (frequency adaptation:
-        Themessl et al. 2012, doi:10.1007/s10584-011-0224-4); `levels`, the number of quantiles.
+        Themessl et al. 2012, doi:10.1007/s10584-011-0224-4); `levels`, the number of quantiles; `trace`, in the units
+        of the reference, below which rain is a trace to a multiplicative QDM (0.05 mm/d where that converts to these
+        units, else a fiftieth of the reference's mean).
         **Raises:** ValueError for other cells or units, fewer than 20 values in a season, a season of one of the two
         only, or values below 0 where ratios are to be kept.
         """
@@ -95,6 +107,8 @@ class BiasCorrection:
         }  # fmt: skip
         coords = {dim: reference[dim].values for dim in cells if dim in reference.coords}
         attrs = {"kind": KIND, "method": method, "multiplicative": int(multiplicative), "seed": seed}
+        if multiplicative:
+            attrs["trace"] = _trace(reference) if trace is None else trace
         attrs |= {"window": window or 0, "wet": np.nan if wet is None else wet, "variable": str(reference.name or "")}
         coords |= {"season": names, "level": plotting_positions(levels)}
         return BiasCorrection(xr.Dataset(parameters, coords, attrs | {"units": reference.attrs.get("units", "")}))
@@ -124,6 +138,7 @@ class BiasCorrection:
             sample = _wetter(x[near], at["too_dry"].values, attrs["wet"], at["wet_up_to"].values, rng)
             keep = mine[near] == season
             out[near[keep]] = _corrected(sample[keep], sample, at, attrs["method"], bool(attrs["multiplicative"]))
+        out = np.maximum(out, 0.0) if attrs["multiplicative"] else out  # what rounding takes from dry days
         said = f"{attrs['method'].upper()} by " + (f"windows of {attrs['window']} days" if attrs["window"] else "month")
         return model.copy(data=out).assign_attrs(units=attrs["units"], bias_correction=said)
 
@@ -192,12 +207,40 @@ def _corrected(x: np.ndarray, sample: np.ndarray, at: xr.Dataset, method: str, m
         now = sample_quantiles(sample, at["level"].values)
         if not multiplicative:
             return x + between(x, now, wanted - own)
-        return x * between(x, now, np.divide(wanted, own, out=np.ones_like(own), where=own > 0))
+        return map_between(x, now, _in_proportion(now, own, wanted, float(at.attrs["trace"])), True)
     now, past = _mean(sample), at["model_mean"].values
     if not multiplicative:
         return map_between(x - (now - past), own, wanted) + (now - past)
     trend = np.divide(now, past, out=np.ones_like(past), where=(past > 0) & (now > 0))
     return map_between(x / trend, own, wanted, True) * trend
+
+
+def _in_proportion(now: np.ndarray, own: np.ndarray, wanted: np.ndarray, trace: float) -> np.ndarray:
+    """What QDM makes of the quantiles `now` (level, ...), `own` being those of the model's past and `wanted` those of
+    the reference."""
+    change = np.maximum(now, trace) / np.maximum(own, trace)
+    exact = now * np.divide(wanted, own, out=np.zeros_like(own), where=own > 0)
+    made = np.where(own < trace, wanted * change, exact)
+    # Levels that are dry in both pasts have no ratio: if wet now, that of the first level that is not dry, at most 1.
+    wet = np.maximum(own, wanted) >= trace
+    first = np.argmax(wet, axis=0)[None]
+    next_own, next_wanted = (np.take_along_axis(each, first, axis=0) for each in (own, wanted))
+    ratio = np.where(wet.any(axis=0), np.minimum(next_wanted / np.maximum(next_own, trace), 1.0), 1.0)
+    made = np.where(~wet & (now >= trace), now * ratio, made)
+    return np.where(own < TRACES * trace, np.minimum(made, np.maximum(MOST * wanted, now)), made)
+
+
+def _trace(reference: xr.DataArray) -> float:
+    """0.05 mm/d in the units of `reference`, or a part of its mean where these are others."""
+    units = Variable(str(reference.name), str(reference.attrs.get("units", "")))
+    try:
+        return float(convert(np.array([0.05]), TRACE, units, "rain")[0]) if units.units else _part_of_mean(reference)
+    except DataError:
+        return _part_of_mean(reference)
+
+
+def _part_of_mean(reference: xr.DataArray) -> float:
+    return max(OF_MEAN * float(reference.mean()), float(np.finfo(np.float32).tiny))
 
 
 def _wetter(
