@@ -15,6 +15,7 @@ from bayesdownscale.options import (
     path,
     precision_option,
     seed_option,
+    stamp_option,
 )
 from bayesdownscale.progress import progress_bar
 from bayesdownscale.study import Study, command_line, prior_from, problem_from_files
@@ -108,11 +109,7 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 @click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior, or era5-uk (default) or twin.")
 @click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls a variable: t2m=tas.")
 @click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of a variable where the file lacks them.")
-@click.option(
-    "--stamp",
-    type=click.Choice(["point", "start", "middle", "end"]),
-    help="What the times of the file mark, where it does not say: points, or a part of means.",
-)
+@stamp_option
 @click.option("--model", default="area_mean", show_default=True, help="Program in models/, or a path.")
 @click.option("--inference", help="Recipe in inference/, or a path (default: the engine's guided SDE).")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Fix an argument of the model.")
@@ -150,6 +147,7 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 @click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior, or era5-uk (default) or twin.")
 @click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls a variable: t2m=tas.")
 @click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of a variable where the file lacks them.")
+@stamp_option
 @click.option("--model", default="area_mean", show_default=True, help="Program in models/, or a path.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Fix an argument of the model.")
 @click.option("--members", default=16, show_default=True, help="Draws of the whole record.")
@@ -162,16 +160,17 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 @click.option("--verify", is_flag=True, help="Compare finished chunks with their checksums; do bad ones again.")
 @precision_option
 @seed_option
-def ensemble(coarse, out, prior_folder, names, units, model, settings, members, span, steps, batch, workers, job_index,
-             num_jobs, verify, precision, seed):  # fmt: skip
-    """Draw an ensemble of a record of any length given COARSE; run it again to go on after an interruption."""
+def ensemble(coarse, out, prior_folder, names, units, stamp, model, settings, members, span, steps, batch, workers,
+             job_index, num_jobs, verify, precision, seed):  # fmt: skip
+    """Draw an ensemble of a record of any length given COARSE, snapshots or means over intervals of one length; run
+    it again to go on after an interruption."""
     from functools import partial
 
     from bayesdownscale.ensemble.executors import Processes, Serial
     from bayesdownscale.ensemble.run import Ensemble
 
     files = prior_folder, coarse, model, parse_settings(settings)
-    build = partial(problem_from_files, *files, parse_words(names), parse_words(units), precision)
+    build = partial(problem_from_files, *files, parse_words(names), parse_words(units), precision, stamp)
     run = Ensemble(build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch)
     plan, share = run.plan, len(run.plan.jobs()[job_index::num_jobs])
     click.echo(f"{members} members x {plan.spans} spans of {plan.span} time steps: {share} jobs to do here", err=True)

@@ -7,6 +7,11 @@ import click
 
 path = click.Path(path_type=Path)
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
+stamp_option = click.option(
+    "--stamp",
+    type=click.Choice(["point", "start", "middle", "end"]),
+    help="What the times of the file mark, where it does not say: points, or a part of means.",
+)
 precision_option = click.option(
     "--precision",
     type=click.Choice(["float32", "bf16"]),

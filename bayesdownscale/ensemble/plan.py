@@ -25,12 +25,13 @@ class Job(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """The cutting of a record of `length` steps of `step` nanoseconds from `start` (nanoseconds since 1970), with
-    data every `every` steps, for a prior of `window` steps.
+    data every `every` steps, for a prior of `window` steps. A datum is a snapshot, or (`mean` > 0) a mean over so many
+    steps from its time.
 
     Windows start every `stride` steps, spans every `span` steps, blocks `halo` steps before their span. All three are
     multiples of the stride and of `every`, so that the windows of two blocks coincide where the blocks overlap and
-    all blocks hold their data at the same places. Blocks at the ends of the record reach over them: there are no
-    data there, and an exact posterior would not notice.
+    all blocks hold their data at the same places; a mean lies wholly inside one span. Blocks at the ends of the record
+    reach over them: there are no data there, and an exact posterior would not notice.
     """
 
     start: int
@@ -42,6 +43,7 @@ class Plan:
     span: int
     halo: int
     members: int
+    mean: int = 0
 
     @staticmethod
     def of(
@@ -52,8 +54,10 @@ class Plan:
         span: np.timedelta64 | None = None,
         halo: int | None = None,
         stride: int | None = None,
+        mean: int = 0,
     ) -> "Plan":
-        """The plan for data at `coarse_times` (n,) datetime64, sorted, and a prior of `window` times spaced by `step`.
+        """The plan for data at `coarse_times` (n,) datetime64, sorted, and a prior of `window` times spaced by `step`;
+        means over `mean` steps are given by where they start.
 
         `span` is lengthened to a whole number of strides; `halo` and `stride` [steps] are usually left out. Raises
         `ValueError` for data between the prior's time steps and for settings that do not fit together.
@@ -70,7 +74,12 @@ class Plan:
                 f"{times[between[0]]} after {times[0]}; choose data on the prior's times"
             )
         places = (offsets // step).astype(int)
-        every = int(np.gcd.reduce(places)) or 1
+        every = int(np.gcd.reduce(places)) or max(mean, 1)
+        if mean > every:
+            raise ValueError(
+                f"expected means that do not overlap, got some over {mean * hours:g} h every {every * hours:g} h; "
+                "leave some out"
+            )
         stride = usual_stride(window, every) if stride is None else stride
         if not 1 <= stride <= window or (stride % every and every % stride):
             raise ValueError(
@@ -78,7 +87,7 @@ class Plan:
                 f"{every} steps between data, got {stride}; leave it out to get {usual_stride(window, every)}"
             )
         unit = math.lcm(stride, every)
-        length = int(places[-1]) + 1
+        length = int(places[-1]) + max(mean, 1)
         wanted = min(int((SPAN if span is None else span) // step), length)
         if wanted < 1:
             raise ValueError(f"expected a span of at least one time step of {hours:g} h, got {span}")
@@ -87,7 +96,7 @@ class Plan:
             raise ValueError(f"expected a halo of a multiple of {unit} steps (stride and data), got {halo}")
         as_int = lambda value: int(value.astype(np.int64))
         span_steps = math.ceil(wanted / unit) * unit
-        return Plan(as_int(times[0]), as_int(step), length, every, window, stride, span_steps, halo, members)
+        return Plan(as_int(times[0]), as_int(step), length, every, window, stride, span_steps, halo, members, mean)
 
     @property
     def spans(self) -> int:
@@ -101,8 +110,8 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Data times in a block."""
-        return math.ceil(self.block / self.every)
+        """Data that lie wholly in a block."""
+        return (self.block - max(self.mean, 1)) // self.every + 1
 
     @property
     def cost(self) -> float:

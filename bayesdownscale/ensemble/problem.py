@@ -12,6 +12,7 @@ import numpy as np
 from bayesdownscale.data.coarse import find_coarse, open_coarse
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords
+from bayesdownscale.data.intervals import interval_bounds
 from bayesdownscale.data.read import opened
 from bayesdownscale.prior.distribution import FieldPrior
 
@@ -25,6 +26,11 @@ class CoarseData(Protocol):
     @property
     def coords(self) -> Coords: ...
 
+    @property
+    def means(self) -> np.ndarray | None:
+        """Start and end (time, 2) of what each value is the mean over; None for snapshots."""
+        ...
+
     def rows(self, low: int, high: int) -> np.ndarray:
         """Values at the times low to high - 1: (time, variable, lat, lon), NaN where missing."""
         ...
@@ -37,11 +43,15 @@ class CoarseInMemory:
     fields: Fields
 
     def __post_init__(self):
-        check_snapshots(self.fields.bounds, self.fields.methods, self.fields.source or "the coarse fields")
+        assert self.means is None or self.means.shape[1] == 2  # raises for values that are neither
 
     @property
     def coords(self) -> Coords:
         return self.fields.coords
+
+    @property
+    def means(self) -> np.ndarray | None:
+        return bounds_of_means(self.fields.bounds, self.fields.methods, self.fields.source or "the coarse fields")
 
     def rows(self, low: int, high: int) -> np.ndarray:
         return self.fields.values[low:high]
@@ -50,23 +60,33 @@ class CoarseInMemory:
 @dataclass(frozen=True)
 class CoarseFile:
     """A NetCDF, Zarr or GRIB file of coarse fields fitted to a prior as by `open_coarse`, of which each job reads
-    only its own times; `names` and `units` as its `variables` and `units`. Raises `DataError` as `open_coarse`."""
+    only its own times; `names` and `units` as its `variables` and `units`, `stamp` as in `Fields.stamped_at`. Raises
+    `DataError` as `open_coarse`."""
 
     path: Path
     like: FieldPrior = field(repr=False, compare=False)
     names: Mapping[str, str] | None = None
     units: Mapping[str, str] | None = None
+    stamp: str | None = None
 
     @property
     def coords(self) -> Coords:
-        return self._coords
+        return self._labels[0]
+
+    @property
+    def means(self) -> np.ndarray | None:
+        return self._labels[1]
 
     @cached_property
-    def _coords(self) -> Coords:
+    def _labels(self) -> tuple[Coords, np.ndarray | None]:
         with opened(self.path) as ds:
             found = find_coarse(ds, self.path, self.like.coords, self.names)
-            check_snapshots(found.layers.bounds, found.layers.methods, str(self.path))
-            return Coords(found.layers.times, found.variables, found.grid)
+            layers = found.layers
+            if self.stamp is None:
+                means = bounds_of_means(layers.bounds, layers.methods, str(self.path))
+            else:
+                means = None if self.stamp == "point" else interval_bounds(layers.times, self.stamp)
+            return Coords(layers.times, found.variables, found.grid), means
 
     def rows(self, low: int, high: int) -> np.ndarray:
         times = self.coords.times[low:high]
@@ -76,14 +96,23 @@ class CoarseFile:
         return open_coarse(self.path, self.like, self.names, period, self.units).values
 
 
-def check_snapshots(bounds: np.ndarray | None, methods: tuple[str, ...], where: str) -> None:
-    """Raise `ValueError` for coarse values that are not snapshots, as far as their file says."""
+def bounds_of_means(bounds: np.ndarray | None, methods: tuple[str, ...], where: str) -> np.ndarray | None:
+    """The `bounds` of coarse values that are means, as their file says; None for snapshots. Raises `ValueError` for
+    others, as `seen_in_time` does."""
     kinds = {method or ("point" if bounds is None else "mean") for method in methods or ("",)}
-    if kinds != {"point"}:
+    if kinds == {"point"}:
+        return None
+    if kinds != {"mean"}:
         raise ValueError(
-            f"expected snapshots (cell_methods 'time: point') in {where}, got {', '.join(sorted(kinds))}; ensembles "
-            "do not take means in time yet: use `downscale` on a shorter span"
+            f"expected snapshots (cell_methods 'time: point') or means ('time: mean') in {where}, got "
+            f"{', '.join(sorted(kinds))}; leave variables out, or make means of them"
         )
+    if bounds is None:
+        raise ValueError(
+            f"expected time_bnds with the means in {where}, got none, and times that may be their starts or ends; say "
+            "which with fields.stamped_at('start'), or --stamp start"
+        )
+    return np.asarray(bounds, "datetime64[ns]")
 
 
 @dataclass(frozen=True)
@@ -99,6 +128,25 @@ class Problem:
     @property
     def wants_coords(self) -> bool:
         return "coords" in inspect.signature(self.model).parameters
+
+    def cadence(self) -> tuple[np.ndarray, int]:
+        """When the data start (time,) and over how many steps of the prior each is a mean, 0 for snapshots.
+
+        Raises `ValueError` for means over intervals of several lengths, as months are: blocks that hold other
+        numbers of days would each have another operator.
+        """
+        means, step = self.coarse.means, np.diff(self.prior.times)[0].astype("timedelta64[ns]")
+        if means is None:
+            return self.coarse.coords.times, 0
+        lengths = np.unique(means[:, 1] - means[:, 0])
+        if lengths.size != 1 or lengths[0] % step or lengths[0] < step:
+            hour = np.timedelta64(1, "h")
+            raise ValueError(
+                f"expected means over one length of time, a whole number of the prior's steps of {step / hour:g} h, "
+                f"got {lengths.min() / hour:g} to {lengths.max() / hour:g} h; take daily means, or `downscale` on a "
+                "shorter span"
+            )
+        return means[:, 0], int(lengths[0] // step)
 
     def every_row(self) -> Iterator[np.ndarray]:
         """All data, some thousand times at once."""

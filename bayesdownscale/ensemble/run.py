@@ -66,7 +66,8 @@ class Ensemble:
         prior = problem.prior
         window = windows_of(prior).window
         step = np.diff(prior.times)[0]
-        self.plan = Plan.of(problem.coarse.coords.times, step, window, members, span, halo, stride)
+        starts, mean = problem.cadence()
+        self.plan = Plan.of(starts, step, window, members, span, halo, stride, mean)
         solver = Solver(problem, self.plan, **self.settings._asdict())
         solver.program(0)  # refuses what cannot be drawn before anything is written
         coords = Coords(self.plan.times(0, 1), prior.variables, prior.grid)

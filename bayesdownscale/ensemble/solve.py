@@ -18,7 +18,7 @@ from bayesdownscale.ensemble.devices import everywhere, mesh_over, spread
 from bayesdownscale.ensemble.noise import KeyedNoise, KeyedPath
 from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.problem import Problem
-from bayesdownscale.likelihood.operators import area_mean, snapshots
+from bayesdownscale.likelihood.operators import area_mean, snapshots, time_mean
 from bayesdownscale.likelihood.program import AbstractProgram, Program, Theta
 from bayesdownscale.posterior.collect import is_field
 from bayesdownscale.posterior.guidance import MomentMatching
@@ -58,9 +58,13 @@ class Solver:
         self.prior = prior
         coarse = problem.coarse.coords
         step = np.timedelta64(plan.step, "ns")
-        self._places = ((coarse.times - coarse.times[0]) // step).astype(int) // plan.every
+        starts, _ = problem.cadence()
+        self._places = ((starts - starts[0]) // step).astype(int) // plan.every
+        self._label = coarse.times[0] - starts[0]  # the time of a mean may be its middle, such as noon
         fine, seen = plan.times(0, plan.block), plan.times(0, plan.rows, plan.every)
-        self.operator = area_mean(prior.grid, coarse.grid) @ snapshots(fine, seen)
+        ends = seen + plan.mean * step
+        in_time = time_mean(fine, np.stack([seen, ends], axis=1)) if plan.mean else snapshots(fine, seen)
+        self.operator = area_mean(prior.grid, coarse.grid) @ in_time
 
     def data(self, span: int) -> np.ndarray:
         """The coarse values of a block: (row, variable, lat, lon), NaN where there are none."""
@@ -77,7 +81,7 @@ class Solver:
         data: dict[str, Any] = {"y": jnp.asarray(self.data(span)), **self.problem.settings}
         if self.problem.wants_coords:  # times counted from 1970, so that all blocks share one compiled function
             labels = self.problem.coarse.coords
-            times = np.datetime64(0, "ns") + plan.times(0, plan.rows, plan.every) - plan.times(0, 1)
+            times = np.datetime64(0, "ns") + self._label + plan.times(0, plan.rows, plan.every) - plan.times(0, 1)
             data["coords"] = Coords(times, labels.variables, labels.grid)
         program = Program(self.problem.model, (prior, self.operator), data, is_field)
         if program.latents:
