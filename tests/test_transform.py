@@ -1,5 +1,7 @@
 """Variables made Gaussian and back: monotone, dry days exactly zero, dry values drawn as they should be."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,22 @@ def test_wet_days_come_back_and_dry_days_are_exactly_zero(fitted):
     back = transform.backward(np.where(np.isnan(z), -9.0, z).astype(np.float32))
     assert np.all(back[:, 1][dry] == 0.0)
     np.testing.assert_allclose(back, fields.values, atol=2e-3, rtol=1e-4)
+
+
+def test_what_values_stand_for_is_kept():
+    """Daily means stay daily means, latent and back, with the days they are means of."""
+    fields = winters(120)
+    days = np.stack([fields.times, fields.times + np.timedelta64(1, "D")], axis=1)
+    fields = replace(fields.means_over(days), methods=("mean", "sum"), source="RACMO")
+    transform = Anamorphosis.fit(fields, {"pr": DRY})
+    latent = transform.latent(fields, fields.values)
+    assert (latent.methods, latent.source) == (("mean", "sum"), "RACMO")
+    np.testing.assert_array_equal(latent.bounds, days)
+    assert [v.units for v in latent.variables] == ["1", "1"]
+    weather = transform.physical(latent.coords, latent.values, latent.bounds)
+    assert weather.methods == ("mean", "sum")
+    np.testing.assert_array_equal(weather.bounds, days)
+    assert weather.to_dataset()["pr"].attrs == {"units": "mm/d", "cell_methods": "time: sum"}
 
 
 def test_latent_values_are_standard_normal(fitted):

@@ -28,13 +28,14 @@ class Anamorphosis:
 
     `table` (score, variable, lat, lon) holds f at equal steps of z from -5 to 5 in physical units, its trend carried on
     below `floor` (variable, lat, lon), which is -inf for variables without dry days; `dry` (variable,) is the least
-    value of a wet day. Make it with `fit`.
+    value of a wet day; `methods`, as those of `Fields`. Make it with `fit`.
     """
 
     table: np.ndarray
     floor: np.ndarray
     dry: np.ndarray
     variables: tuple[Variable, ...]
+    methods: tuple[str, ...] = ()
 
     @staticmethod
     def fit(fields: Fields, dry: Mapping[str, float] | None = None) -> "Anamorphosis":
@@ -67,7 +68,8 @@ class Anamorphosis:
                 floor[(k, *cell)] = start = ndtri(below / sample.size)
                 z, wet = np.append(start, z), np.append(least[k], wet)
             table[(slice(None), k, *cell)] = _carried_on(scores, z, wet)
-        return Anamorphosis(table.astype(np.float32), floor.astype(np.float32), least, fields.variables)
+        return Anamorphosis(table.astype(np.float32), floor.astype(np.float32), least, fields.variables,
+                            fields.methods)  # fmt: skip
 
     def backward(self, z: Any) -> Any:
         """Physical values of latent ones (..., variable, lat, lon), NumPy or JAX; exactly 0 on dry days."""
@@ -98,16 +100,16 @@ class Anamorphosis:
         return np.where(dry | ~np.isfinite(values), np.nan, np.maximum(out, self.floor)).astype(np.float32)
 
     def latent(self, fields: Fields, values: np.ndarray) -> Fields:
-        """Latent `values` with the labels of `fields`, dimensionless."""
+        """Latent `values` with the labels of `fields`, dimensionless, and what stretch of time each stands for."""
         variables = tuple(replace(v, units="1", standard_name="", long_name=f"normal score of {v.name}")
                           for v in self.variables)  # fmt: skip
-        return Fields(values.astype(np.float32), Coords(fields.times, variables, fields.grid), fields.source)
+        return replace(fields, values=values.astype(np.float32), coords=replace(fields.coords, variables=variables))
 
-    def physical(self, coords: Coords, z: np.ndarray) -> Fields:
-        """The physical fields of one latent draw `z` (time, variable, lat, lon) with its `coords`."""
-        return Fields(
-            np.asarray(self.backward(np.asarray(z)), np.float32), Coords(coords.times, self.variables, coords.grid)
-        )
+    def physical(self, coords: Coords, z: np.ndarray, bounds: np.ndarray | None = None) -> Fields:
+        """The physical fields of one latent draw `z` (time, variable, lat, lon) with its `coords`, the cell methods of
+        the fields that the maps were made from, and `bounds` (time, 2) where they stand for stretches of time."""
+        values = np.asarray(self.backward(np.asarray(z)), np.float32)
+        return Fields(values, replace(coords, variables=self.variables), bounds=bounds, methods=self.methods)
 
     def wet_part(self) -> np.ndarray:
         """The part of days (variable, lat, lon) that are not dry."""
