@@ -192,7 +192,13 @@ def ensemble(coarse, out, prior_folder, names, units, stamp, model, settings, me
 @click.option("--out", type=path, required=True, help="NetCDF of the corrected fields.")
 @click.option("--learn", metavar="FIRST/LAST", help="Days of past and reference to learn from (default: all).")
 @click.option("--variable", "variables", multiple=True, help="Variable to correct (repeat; default: all they share).")
-@click.option("--method", type=click.Choice(["eqm", "dqm", "qdm"]), default="qdm", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["eqm", "dqm", "qdm", "mbcn"]),
+    default="qdm",
+    show_default=True,
+    help="mbcn: several variables together; needs the extra bayesdownscale[mbcn].",
+)
 @click.option("--window", type=int, help="Days of a moving window (default: calendar months).")
 @click.option("--ratio", "ratios", multiple=True, metavar="NAME", help="Variable whose ratios are kept, as rain.")
 @click.option("--wet", multiple=True, metavar="NAME=VALUE", help="Below it is dry: make up for missing wet days.")
@@ -207,6 +213,8 @@ def correct(model, reference, fitted, save, past, out, learn, variables, method,
 
     check_output(out, overwrite)
     wanted, named = list(variables) or None, parse_words(units)
+    if method == "mbcn" and save is not None:
+        raise ValueError("expected eqm, dqm or qdm to --save, got mbcn, which is learned anew; leave --save out")
     if (reference is None) == (fitted is None):
         raise ValueError("expected --reference to learn from or --fitted corrections, got both or none; give one")
     own = with_units(open_fields(model, wanted), named)

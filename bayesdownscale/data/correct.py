@@ -10,8 +10,9 @@ import xarray as xr
 from .bias import BiasCorrection
 from .errors import DataError, quoted, span
 from .fields import Fields
-from .grid import Coords
+from .mbcn import load_xsdba, rearranged
 from .regrid import conservative_mean
+from .units import convert
 
 
 def correct(
@@ -28,13 +29,14 @@ def correct(
     **Arguments:** `model`, the period to correct; `reference`, on the same cells or finer ones, which are averaged over
     the model's (`conservative_mean`); `past`, the model over the period of the reference (`model` when not given); the
     variables in `multiplicative` keep ratios, and are dry below the values in `wet` [units of the reference];
-    `method` and `window` as for `BiasCorrection.fit`.
+    `method` and `window` as for `BiasCorrection.fit`, or the method "mbcn": QDM, then the order of days that restores
+    how variables depend on each other (`mbcn.rearranged`), which is no part of the corrections.
     **Returns:** the variables that model and reference share, in the reference's units, NaN where it does not cover a
     coarse cell wholly.
-    **Raises:** `DataError` where they share no variable or one of `multiplicative` or `wet` is not among them;
-    ValueError as `BiasCorrection.fit`.
+    **Raises:** `DataError` where they share no variable or one of `multiplicative` or `wet` is not among them, or as
+    `mbcn.rearranged`; ValueError as `BiasCorrection.fit`.
     """
-    past = model if past is None else past
+    past = model if past is None else replace(past, source=past.source or "the past")
     shared = [v for v in reference.variables if v.name in {own.name for own in model.variables}]
     names, asked = {v.name for v in shared}, {*multiplicative, *(wet or {})}
     if not shared or not asked <= names:
@@ -44,15 +46,21 @@ def correct(
         )
     if reference.grid != model.grid:
         reference = conservative_mean(reference, model.grid)
-    corrections = {}
+    if method == "mbcn":
+        load_xsdba()  # before the work that would be for nothing without it
+    each, corrections = "qdm" if method == "mbcn" else method, {}
     for variable in shared:
         name = variable.name
         before, wanted = _one(past, name), _one(reference, name)
         corrections[name] = BiasCorrection.fit(
-            before, wanted, method, name in multiplicative, window, (wet or {}).get(name)
+            before, wanted, each, name in multiplicative, window, (wet or {}).get(name)
         )
     better = apply(model, corrections)
-    return replace(better, coords=replace(better.coords, variables=tuple(shared))), corrections
+    better = replace(better, coords=replace(better.coords, variables=tuple(shared)))
+    if method == "mbcn":
+        traces = {name: float(corrections[name].parameters.attrs["trace"]) for name in multiplicative}
+        better = rearranged(better, *(_converted(f, reference) for f in (model, past)), reference, traces, window)
+    return better, corrections
 
 
 def apply(model: Fields, corrections: Mapping[str, BiasCorrection]) -> Fields:
@@ -61,21 +69,18 @@ def apply(model: Fields, corrections: Mapping[str, BiasCorrection]) -> Fields:
 
     **Raises:** `DataError` where none has one; ValueError as `BiasCorrection`.
     """
-    names = [v.name for v in model.variables]
-    place = [names.index(name) for name in corrections if name in names]
-    if not place:
+    known = {v.name for v in model.variables}
+    names = [name for name in corrections if name in known]
+    if not names:
         raise DataError(
             f"expected a variable among {quoted(corrections)} in {model.source or 'the model'}, got "
-            f"{quoted(names)}; fit a correction of it"
+            f"{quoted(v.name for v in model.variables)}; fit a correction of it"
         )
-    corrected, variables = [], []
-    for k in place:
-        better = corrections[model.variables[k].name](_one(model, model.variables[k].name))
-        corrected.append(better.values.astype(np.float32))
-        variables.append(replace(model.variables[k], units=str(better.attrs["units"])))
-    methods = tuple(model.methods[k] for k in place) if model.methods else ()
-    coords = Coords(model.times, tuple(variables), model.grid)
-    return Fields(np.stack(corrected, axis=1), coords, model.source, model.bounds, methods)
+    own = model.only(names)
+    better = [corrections[name](_one(own, name)) for name in names]
+    variables = tuple(replace(v, units=str(b.attrs["units"])) for v, b in zip(own.variables, better, strict=True))
+    values = np.stack([b.values.astype(np.float32) for b in better], axis=1)
+    return replace(own, values=values, coords=replace(own.coords, variables=variables))
 
 
 def save_corrections(corrections: Mapping[str, BiasCorrection], folder: Path, overwrite: bool = False) -> None:
@@ -114,12 +119,19 @@ def with_units(fields: Fields, units: Mapping[str, str]) -> Fields:
     return replace(fields, coords=replace(fields.coords, variables=named))
 
 
+def _converted(fields: Fields, like: Fields) -> Fields:
+    """The variables of `like` in its units, where both have units."""
+    own = fields.only([v.name for v in like.variables if v.name in {o.name for o in fields.variables}])
+    values = own.values.copy()
+    for k, given in enumerate(own.variables):
+        wanted = like.only([given.name]).variables[0]
+        if given.units and wanted.units:
+            values[:, k] = convert(values[:, k], given, wanted, f"'{given.name}' in {fields.source or 'the model'}")
+    return replace(own, values=values)
+
+
 def _one(fields: Fields, name: str) -> xr.DataArray:
     """One variable (time, lat, lon) in double precision."""
-    names = [v.name for v in fields.variables]
-    if name not in names:
-        raise DataError(f"expected '{name}' in {fields.source or 'the past'}, got {quoted(names)}; give a file with it")
-    k = names.index(name)
-    place = {"time": fields.times, "lat": fields.grid.lat, "lon": fields.grid.lon}
-    attrs = fields.variables[k].cf_attrs()
-    return xr.DataArray(fields.values[:, k].astype(np.float64), place, tuple(place), name, attrs)
+    own = fields.only([name])
+    place = {"time": own.times, "lat": own.grid.lat, "lon": own.grid.lon}
+    return xr.DataArray(own.values[:, 0].astype(np.float64), place, tuple(place), name, own.variables[0].cf_attrs())

@@ -1,10 +1,12 @@
 """Values with their labels: what is read from files, handed to models and written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import DataError, quoted
 from .grid import Coords, Grid, Variable
 from .intervals import interval_bounds
 
@@ -50,6 +52,18 @@ class Fields(Labelled):
             raise ValueError(f"expected bounds of {self.coords.times.size} times, got {self.bounds.shape}")
         if self.values.shape != self.coords.shape:
             raise ValueError(f"expected values of shape {self.coords.shape}, got {self.values.shape}")
+
+    def only(self, names: Sequence[str]) -> "Fields":
+        """The variables `names`, in that order. Raises `DataError` for one that is not there."""
+        known = [v.name for v in self.variables]
+        missing = [name for name in names if name not in known]
+        if missing or not names:
+            got = f"in {self.source or 'the fields'}, got {quoted(known)}"
+            raise DataError(f"expected {quoted(missing) if missing else 'a variable'} {got}; give a file with it")
+        place = [known.index(name) for name in names]
+        coords = replace(self.coords, variables=tuple(self.variables[k] for k in place))
+        methods = tuple(self.methods[k] for k in place) if self.methods else ()
+        return replace(self, values=self.values[:, place], coords=coords, methods=methods)
 
     def isel_times(self, index: "slice | int | np.ndarray | list[int]") -> "Fields":
         """The fields at the times `index` (positions); a single position keeps the time axis."""
