@@ -1,8 +1,10 @@
 """What windows and halos cost in accuracy, on Gauss-Markov and smoother processes whose exact posterior is known.
 
     python -m benchmarks.windows --json
+    python -m benchmarks.windows --means 24 --json
 
-One cell, hourly, 25-hour windows, a datum every six hours (noise 0.3 standard deviations). The reverse SDE with 32
+One cell, hourly, 25-hour windows, a datum every six hours or means over 24 side by side (noise 0.3 standard
+deviations). The reverse SDE with 32
 levels is linear for a Gaussian process, so the law of what it draws is computed, not sampled: the mean is its answer
 without noise, the covariance that of its response to each number of the noise. The loss is the excess of the
 expected squared error of a draw, over the steps between two data farthest from the ends, over that of an exact draw
@@ -10,6 +12,7 @@ expected squared error of a draw, over the steps between two data farthest from 
 """
 
 import json
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -19,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bayesdownscale as bd
-from bayesdownscale.ensemble.plan import Plan
+from bayesdownscale.ensemble.plan import Plan, usual_stride
 from bayesdownscale.prior.windows import window_layout
 
 WINDOW, EVERY, NOISE, LENGTH = 25, 6, 0.3, 289
@@ -71,9 +74,15 @@ def law(length: int, H: np.ndarray, denoiser, sigmas: np.ndarray) -> tuple[np.nd
     return A @ M + B, np.tensordot(A, N, 1)
 
 
-def observe(length: int, first: int = 0) -> np.ndarray:
-    """Every sixth step of a block that begins at the absolute step `first`."""
-    return np.eye(length)[-first % EVERY :: EVERY]
+def observe(length: int, first: int = 0, mean: int = 0) -> np.ndarray:
+    """Every sixth step of a block that begins at the absolute step `first`, or the means over `mean` steps in it."""
+    if not mean:
+        return np.eye(length)[-first % EVERY :: EVERY]
+    starts = np.arange(-first % mean, length - mean + 1, mean)
+    rows = np.zeros((starts.size, length))
+    for row, start in zip(rows, starts, strict=True):
+        row[start : start + mean] = 1 / mean
+    return rows
 
 
 def expected_error(M, N, K, H, rows, D) -> float:
@@ -97,10 +106,10 @@ def second_differences(length: int) -> np.ndarray:
     return D
 
 
-def window_losses(K: np.ndarray, sigmas: np.ndarray, strides: list[int]) -> list[dict]:
+def window_losses(K: np.ndarray, sigmas: np.ndarray, strides: list[int], mean: int) -> list[dict]:
     """Loss of one long block for each stride, over the loss of the same solver with the exact denoiser."""
     n = K.shape[0]
-    H, rows = observe(n), np.arange(n // 3, 2 * n // 3)
+    H, rows = observe(n, 0, mean), np.arange(n // 3, 2 * n // 3)
     full = lambda sigma: K @ np.linalg.inv(K + sigma**2 * np.eye(n))
     table = []
     for stride in [0, *strides]:
@@ -114,32 +123,32 @@ def window_losses(K: np.ndarray, sigmas: np.ndarray, strides: list[int]) -> list
     return table
 
 
-def halo_losses(K: np.ndarray, sigmas: np.ndarray, stride: int, halos: list[int]) -> list[dict]:
+def halo_losses(K: np.ndarray, sigmas: np.ndarray, stride: int, halos: list[int], mean: int) -> list[dict]:
     """Two spans side by side, each from its own block: how far the two blocks differ at the seam, in posterior
     standard deviations, and the second difference across the seam over that inside one block."""
-    n, span = K.shape[0], 144
-    H = observe(n)
+    n, span, every = K.shape[0], 144, mean or EVERY
+    H = observe(n, 0, mean)
     S = H @ K @ H.T + NOISE**2 * np.eye(len(H))
     sd = np.sqrt(np.diag(K - K @ H.T @ np.linalg.solve(S, H @ K)))[span]
     table = []
     for halo in halos:
-        times = np.datetime64(0, "h") + np.timedelta64(EVERY, "h") * np.arange(n // EVERY + 1)
-        plan = Plan.of(times, np.timedelta64(1, "h"), WINDOW, 1, np.timedelta64(span, "h"), halo, stride)
+        times = np.datetime64(0, "h") + np.timedelta64(every, "h") * np.arange(n // every + 1)
+        plan = Plan.of(times, np.timedelta64(1, "h"), WINDOW, 1, np.timedelta64(span, "h"), halo, stride, mean)
         pieces, m = [], plan.block
         extent = np.arange(plan.first(0), plan.first(1) + m)
         for k in (0, 1):
             first = plan.first(k)
-            block = law(m, observe(m, first), partial(windowed, m, stride, K), sigmas)
+            block = law(m, observe(m, first, mean), partial(windowed, m, stride, K), sigmas)
             at = first - extent[0]
-            M, N = np.zeros((extent.size, 2 + extent.size // EVERY)), np.zeros((extent.size, len(sigmas), extent.size))
-            row = -(-first // EVERY) - -(-extent[0] // EVERY)
+            M, N = np.zeros((extent.size, 2 + extent.size // every)), np.zeros((extent.size, len(sigmas), extent.size))
+            row = -(-first // every) - -(-extent[0] // every)
             M[at : at + m, row : row + block[0].shape[1]] = block[0]
             N[at : at + m, :, at : at + m] = block[1]
             pieces.append((M, N))
         seam = -extent[0] + plan.span
         big = covariance_of(K, extent.size)
         Hs = np.zeros((pieces[0][0].shape[1], extent.size))
-        seen = observe(extent.size, int(extent[0]))
+        seen = observe(extent.size, int(extent[0]), mean)
         Hs[: len(seen)] = seen
         S = Hs @ big @ Hs.T + NOISE**2 * np.eye(len(Hs))
         moment = partial(second_moment, S)
@@ -184,20 +193,24 @@ def covariance_of(K: np.ndarray, n: int) -> np.ndarray:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
 @click.option("--levels", default=32, show_default=True)
-def main(as_json: bool, levels: int) -> None:
+@click.option("--means", "mean", default=0, show_default=True, help="Hours of a mean that is a datum; 0: snapshots.")
+def main(as_json: bool, levels: int, mean: int) -> None:
     """Loss against stride, and seams against halo."""
     jax.config.update("jax_platforms", "cpu")
-    result: dict = {"benchmark": "windows", "window": WINDOW, "every": EVERY, "levels": levels, "processes": {}}
+    result: dict = {"benchmark": "windows", "window": WINDOW, "every": mean or EVERY, "mean": mean, "levels": levels,
+                    "processes": {}}  # fmt: skip
     for name, (scale, nu) in PROCESSES.items():
         K = covariance(LENGTH, scale, nu)
         largest = float(jnp.sqrt(jnp.linalg.eigvalsh(jnp.asarray(K[:WINDOW, :WINDOW])).max()))
         sigmas = bd.NoiseLevels.covering(largest).levels(levels)
-        strides = window_losses(K, sigmas, [1, 3, 6, 12, 18, 24])
+        strides = window_losses(K, sigmas, [1, 3, 6, 12, 18, 24], mean)
         print(f"{name}: loss of value and of second difference, over exact draws")
         for row in strides:
             label = "exact denoiser" if not row["stride"] else f"stride {row['stride']:2d}, cost {row['cost']:5.2f}"
             print(f"  {label:<24} {100 * row['loss_value']:8.2f} % {100 * row['loss_second_difference']:8.2f} %")
-        halos = halo_losses(K, sigmas, 18, [0, 18, 36, 54])
+        stride = usual_stride(WINDOW, mean or EVERY)
+        unit = math.lcm(stride, mean or EVERY)
+        halos = halo_losses(K, sigmas, stride, [0, unit, 2 * unit, 3 * unit], mean)
         for row in halos:
             print(
                 f"  halo {row['halo']:2d}: gap {row['gap_in_posterior_sd']:.2e} sd, second difference "

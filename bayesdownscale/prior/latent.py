@@ -17,6 +17,7 @@ from bayesdownscale.prior.fit_gaussian import fit_gaussian
 from bayesdownscale.prior.noise import NoiseLevels
 from bayesdownscale.prior.standardise import Standardisation
 from bayesdownscale.prior.training import usual_step
+from bayesdownscale.prior.windows import WindowedDenoiser
 
 PATTERNS = 15  # of the variables without dry days, that dry days are filled with
 
@@ -67,6 +68,13 @@ class LatentPrior:
         levels = NoiseLevels.covering(float(jnp.sqrt(jnp.max(field.variances))))
         prior = GaussianPrior(field, Standardisation.identity(coords.shape[1:]), levels, coords)
         return LatentPrior(prior, transform, latent)
+
+    def windowed(self, stride: int | None = None) -> FieldPrior:
+        """The prior of latent trajectories of any length, its window now one of many, every `stride` steps (default:
+        half of it): what `Ensemble` draws from. Give its values to `transform.backward`."""
+        prior, window = self.prior, self.prior.times.size
+        denoiser = WindowedDenoiser(prior.denoiser, window, stride or max(window // 2, 1))
+        return FieldPrior(denoiser, prior.standardisation, prior.levels, prior.coords)
 
     def draw(self, key: Key, draws: int) -> np.ndarray:
         """Weather of the prior: (draw, time, variable, lat, lon), physical units."""
