@@ -59,7 +59,8 @@ def correct(
     better = replace(better, coords=replace(better.coords, variables=tuple(shared)))
     if method == "mbcn":
         traces = {name: float(corrections[name].parameters.attrs["trace"]) for name in multiplicative}
-        better = rearranged(better, *(_converted(f, reference) for f in (model, past)), reference, traces, window)
+        own, before = (_converted(f, reference) for f in (model, past))
+        better = rearranged(better, own, before, reference, traces, window)
     return better, corrections
 
 

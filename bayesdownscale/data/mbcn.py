@@ -26,7 +26,7 @@ EXTRA = "pip install 'bayesdownscale[mbcn]'"
 def load_xsdba() -> Any:
     """The package xsdba; raises `DataError` where it is not installed, or is and does not work."""
     try:
-        import xsdba
+        import xsdba  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         if error.name == "xsdba":
             raise DataError(f"expected the package xsdba for the method mbcn, found none; run: {EXTRA}") from error
