@@ -218,6 +218,49 @@ def gaps(ds):
     return ds
 
 
+def levels(ds):
+    ds = ds.assign(tas=ds.tas.expand_dims(plev=[85000.0, 50000.0]) + xr.DataArray([0.0, -30.0], dims="plev"))
+    ds["tas"].attrs = plain().tas.attrs
+    return ds.assign_coords(plev=("plev", ds.plev.values, {"units": "Pa"}))
+
+
+def members(ds, names=None):
+    """Three members, the second of them the truth."""
+    dim = "member" if names is None else "member_id"
+    ds = ds.assign(tas=ds.tas.expand_dims({dim: 3}) + xr.DataArray([-1.0, 0.0, 1.0], dims=dim))
+    ds["tas"].attrs = plain().tas.attrs
+    return ds if names is None else ds.assign_coords(member_id=names)
+
+
+def many(*changes, names="ba"):
+    """A file for each change of the plain dataset, called after it in disorder, and wildcards for all."""
+
+    def make(folder):
+        for name, change in zip(names, changes, strict=True):
+            change(plain()).to_netcdf(folder / f"tas_{name}.nc")
+        return str(folder / "tas_*.nc")
+
+    return make
+
+
+def part(*index, change=lambda ds: ds):
+    return lambda ds: change(ds.isel(time=list(index)))
+
+
+def in_celsius(ds):
+    return ds.assign(tas=(ds.tas - 273.15).assign_attrs(ds.tas.attrs | {"units": "degC"}))
+
+
+def no_leap(ds):
+    return ds.assign_coords(time=ds.time.convert_calendar("noleap", use_cftime=True).time)
+
+
+def other_variable(ds):
+    ds = ds.rename(tas="pr").assign_coords(height=2.0)
+    ds["pr"].attrs = {"units": "kg m-2 s-1", "standard_name": "precipitation_flux"}
+    return ds
+
+
 MISSING = {"values": HOLE}
 THIRD = Coords(TIMES, (TAS,), Grid(58.075 - 0.25 * np.arange(12), -9.925 + 0.25 * np.arange(16)))
 
@@ -288,8 +331,26 @@ CASES = {
     "time means without bounds": Case(of(said_means), "read; `seen_in_time` asks what the times mark (--stamp)", expect={"methods": ("mean",)}),
     "a scalar height": Case(of(lambda ds: ds.assign_coords(height=2.0)), "left out"),
     "one level as a dimension": Case(of(lambda ds: ds.assign(tas=ds.tas.expand_dims(height=[2.0]))), "left out"),
-    "several levels": Case(of(lambda ds: ds.assign(tas=ds.tas.expand_dims(plev=[850.0, 500.0]))), says="got also 'plev (2)'"),
-    "an ensemble": Case(of(lambda ds: ds.assign(tas=ds.tas.expand_dims(member=[0, 1, 2]))), says="got also 'member (3)'"),
+    "several levels": Case(of(levels), says="got also 'plev' with 85000, 50000 [Pa]; choose one, as in at={'plev': 85000.0} or --at plev=85000"),
+    "several levels, one of them chosen": Case(of(levels), "that one is read (--at)", options={"at": {"plev": 85000}}),
+    "several levels, another one chosen": Case(of(levels), says="expected one 'plev' of 70000", options={"at": {"plev": 70000}}),
+    "no levels, but one is chosen": Case(of(lambda ds: ds), says="expected a dimension 'plev'", options={"at": {"plev": 85000}}),
+    "an ensemble": Case(of(members), says="got also 'member' with 0, 1, 2; choose one"),
+    "an ensemble, one member chosen": Case(of(members), "that one is read (--at)", options={"at": {"member": "1"}}),
+    "an ensemble with names, one chosen": Case(
+        of(lambda ds: members(ds, ["r1i1p1f1", "r2i1p1f1", "r3i1p1f1"])), "that one is read (--at)", options={"at": {"member_id": "r2i1p1f1"}}),
+    "a file a year, given by wildcards": Case(many(part(2, 3), part(0, 1)), "joined in time, none of them loaded whole"),
+    "a file a time, time a scalar": Case(many(*(lambda ds, k=k: ds.isel(time=k) for k in range(4)), names="badc"), "joined in time"),
+    "a file a year, some with single precision coordinates": Case(many(part(2, 3), part(0, 1, change=single)), "joined in time"),
+    "a file a variable, with the same times": Case(many(lambda ds: ds, other_variable), "joined"),
+    "files that overlap in time": Case(many(part(1, 2, 3), part(0, 1)), says="expected files that follow each other in time"),
+    "files of two grids": Case(many(part(2, 3), part(0, 1, change=lambda ds: ds.isel(lon=[0, 1, 2]))), says="expected one grid in"),
+    "files of two grids of one size": Case(many(part(2, 3), part(0, 1, change=lambda ds: ds.assign_coords(lat=ds.lat + 0.5))), says="expected one grid in"),
+    "files of two calendars": Case(many(part(2, 3), part(0, 1, change=no_leap)), says="expected one calendar in"),
+    "files of two units": Case(many(part(2, 3), part(0, 1, change=in_celsius)), says="expected one unit of 'tas' in"),
+    "files of two variables at other times": Case(
+        many(part(2, 3), part(0, 1, change=other_variable)), says="expected the same times of all variables in"),
+    "wildcards that match no file": Case(lambda f: f / "tas_*.nc", says="no file at"),
     "degrees Celsius": Case(units("degC", -273.15), "converted", expect={"atol": 1e-4}),
     "degrees Fahrenheit": Case(units("degF", -459.67, 1.8), "converted", expect={"atol": 1e-3}),
     "mm/d for a temperature": Case(units("mm/d"), says="expected units convertible to K"),

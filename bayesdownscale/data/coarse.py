@@ -1,6 +1,5 @@
 """Fit a coarse file to a prior: its variables, units, order and domain."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -12,7 +11,7 @@ from .axes import standard_name
 from .errors import DataError, quoted, span
 from .fields import Fields
 from .grid import Coords, Grid, Variable
-from .places import Place, place_of
+from .places import Paths, Place, place_of
 from .read import Layers, label, load, opened, read_layers
 from .region import within
 from .units import convert
@@ -27,11 +26,12 @@ class HasCoords(Protocol):
 
 
 def open_coarse(
-    path: str | os.PathLike[str],
+    path: Paths,
     like: HasCoords | Coords,
     variables: Sequence[str] | Mapping[str, str] | None = None,
     times: slice | None = None,
     units: Mapping[str, str] | None = None,
+    at: Mapping[str, object] | None = None,
 ) -> Fields:
     """Read a coarse file the way a prior needs it.
 
@@ -39,7 +39,7 @@ def open_coarse(
     times are not used); `variables` which of the prior's variables to read (all when not given), or a
     mapping from the prior's names to the file's. Other names match by name, then by CF standard_name; `times`
     the dates to read, both ends included (all when not given), of which all may be missing; `units` of some variables,
-    by the prior's or the file's name, where the file has none or wrong ones.
+    by the prior's or the file's name, where the file has none or wrong ones; `at` as in `open_fields`.
 
     **Returns:** values (time, variable, lat, lon) with the prior's variables, units, order of latitudes
     and convention of longitudes. Cells not wholly in the prior's domain are cropped: they average weather
@@ -49,15 +49,15 @@ def open_coarse(
     **Raises:** `DataError` as `open_fields`, and for a variable that is not there or matches twice, missing
     or inconvertible units, no cell wholly inside the domain, or a variable with no value inside it.
     """
-    path = place_of(path)
+    place = place_of(path)
     coords = like if isinstance(like, Coords) else like.coords
-    with opened(path) as ds:
-        found = find_coarse(ds, path, coords, variables, times)
+    with opened(place, at=at) as ds:
+        found = find_coarse(ds, place, coords, variables, times)
         values = []
         rows, columns = found.rows, found.columns
         for variable, array in zip(found.variables, found.layers.arrays, strict=True):
-            where = f"'{array.name}' in {path}"
-            data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), path)
+            where = f"'{array.name}' in {place}"
+            data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), place)
             given = label(array)
             told = (units or {}).get(variable.name, (units or {}).get(given.name, given.units))
             data = convert(data, replace(given, units=told), variable, where)
@@ -69,7 +69,7 @@ def open_coarse(
                 )
             values.append(data)
     labels = Coords(found.layers.times, found.variables, found.grid)
-    return Fields(np.stack(values, axis=1), labels, str(path), found.layers.bounds, found.layers.methods)
+    return Fields(np.stack(values, axis=1), labels, str(place), found.layers.bounds, found.layers.methods)
 
 
 class Found(NamedTuple):

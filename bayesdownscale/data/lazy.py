@@ -1,7 +1,6 @@
 """Fields that stay on disk and are read a stretch of time at a time: for training on data larger than memory."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ import xarray as xr
 
 from .fields import Labelled
 from .grid import Coords
-from .places import Place, place_of
+from .places import Paths, Place, place_of
 from .read import label, load, names_of, open_dataset, read_layers
 
 
@@ -40,7 +39,9 @@ class LazyFields(Labelled):
     source: str = ""
 
 
-def open_lazy(path: str | os.PathLike[str], variables: Sequence[str] | None = None) -> LazyFields:
+def open_lazy(
+    path: Paths, variables: Sequence[str] | None = None, at: Mapping[str, object] | None = None
+) -> LazyFields:
     """Fields on a regular latitude-longitude grid, or that of a rotated pole, left on disk.
 
     **Arguments:** as of `open_fields`. Windows are read at random: chunks much longer in time than a window are
@@ -48,7 +49,7 @@ def open_lazy(path: str | os.PathLike[str], variables: Sequence[str] | None = No
     **Raises:** `DataError` as `open_fields`, for what can be seen without reading the values.
     """
     place = place_of(path)
-    ds = open_dataset(place, variables or ())
+    ds = open_dataset(place, variables or (), at)
     layers = read_layers(ds, names_of(ds, variables, place), place)
     coords = Coords(layers.times, tuple(label(array) for array in layers.arrays), layers.grid)
     return LazyFields(OnDisk(tuple(layers.arrays), place), coords, str(place))

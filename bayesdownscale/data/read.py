@@ -1,6 +1,5 @@
 """Read weather from NetCDF, Zarr and GRIB: fields on time, latitude and longitude."""
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from .fields import Fields
 from .grib import with_rotated_axes
 from .grid import Coords, Grid, Variable
 from .intervals import bounds_around
-from .places import Place, fetched, is_store, options_of, place_of, unreachable
+from .places import Files, Paths, Place, fetched, is_store, options_of, place_of, unreachable
 from .region import in_box
+from .several import choose, how_to_choose, joined, listed
 from .times import read_times, time_method
 
 LARGEST = 9e19  # beyond it values are missing: 1e20 (CMIP), 9.97e36 (NetCDF), infinity
@@ -38,30 +38,33 @@ class Layers:
 
 
 def open_fields(
-    path: str | os.PathLike[str],
+    path: Paths,
     variables: Sequence[str] | Mapping[str, str] | None = None,
     *,
     times: slice | None = None,
     region: tuple[float, float, float, float] | None = None,
+    at: Mapping[str, object] | None = None,
 ) -> Fields:
     """Read fields on a regular latitude-longitude grid, or that of a rotated pole, from a NetCDF, Zarr or GRIB file.
 
-    **Arguments:** `path` a file, the folder of a Zarr store, or an address that fsspec opens ("gs://....zarr");
+    **Arguments:** `path` a file, the folder of a Zarr store, or an address that fsspec opens ("gs://....zarr"), or
+    several of these, as a list or with wildcards ("tas_*.nc"), which follow each other in time or hold other variables;
     `variables` names or CF standard names to read, in order, or a mapping from the names you want to those in the file
     (`{"tas": "t2m"}`); all variables on time, latitude and longitude when not given; `times` the dates to keep, both
     ends included, for example `slice("2019-03-01", "2019-03-24")`; `region`, the south, north, west and east [degrees]
-    between which cell centres are kept. Only what is kept is read.
+    between which cell centres are kept; `at` the value of each other dimension of more than one, such as
+    `{"plev": 85000}` or `{"member": 0}`. Only what is kept is read.
 
     **Returns:** values (time, variable, lat, lon) in the file's units, in time order, NaN where missing or
     infinite; `Variable.units` is "" where the file gives none. Dates of other calendars as `read_times` converts them.
 
     **Raises:** `DataError` for a missing or unreadable file, a missing or empty variable, undated or repeated times, a
-    grid that is not regular, or a dimension of more than one level.
+    grid that is not regular, a dimension of more than one level that is not in `at`, or files that do not go together.
     """
     place = place_of(path)
     variables = [variables] if isinstance(variables, str) else variables
     chosen = list(variables.values()) if isinstance(variables, Mapping) else variables
-    with opened(place, chosen or ()) as ds:
+    with opened(place, chosen or (), at) as ds:
         layers = read_layers(ds, names_of(ds, chosen, place), place, times)
         labels, arrays, grid = [label(array) for array in layers.arrays], layers.arrays, layers.grid
         if region is not None:
@@ -85,17 +88,43 @@ def open_fields(
 
 
 @contextmanager
-def opened(place: Place, wanted: Sequence[str] = ()) -> Iterator[xr.Dataset]:
+def opened(place: Place, wanted: Sequence[str] = (), at: Mapping[str, object] | None = None) -> Iterator[xr.Dataset]:
     """`open_dataset`, closed at the end; what a library says of a damaged file meanwhile becomes a `DataError`."""
-    with open_dataset(place, wanted) as ds:
+    with open_dataset(place, wanted, at) as ds:
         try:
             yield ds
         except (OSError, RuntimeError, EOFError) as error:
             raise _unreadable(place, error) from error
 
 
-def open_dataset(path: Place, wanted: Sequence[str] = ()) -> xr.Dataset:
-    """The file at `path`, decoded but not loaded; `wanted` are the variables to name if there is none."""
+def open_dataset(place: Place, wanted: Sequence[str] = (), at: Mapping[str, object] | None = None) -> xr.Dataset:
+    """The file or files at `place`, decoded but not loaded; `wanted` are the variables to name if there is none, `at`
+    the values of other dimensions to choose."""
+    if isinstance(place, Files):
+        parts = []
+        try:
+            for part in place.parts:
+                parts.append(_open(part, wanted).chunk())  # a chunk a file: of it only what is asked for is read
+            ds = joined(parts, place)
+        except BaseException:
+            for part in parts:
+                part.close()
+            raise
+    else:
+        ds = _open(place, wanted)
+    if not at:
+        return ds
+    try:
+        chosen = choose(ds, at, place)
+    except DataError:
+        ds.close()
+        raise
+    chosen.set_close(ds.close)
+    return chosen
+
+
+def _open(path: Path | str, wanted: Sequence[str] = ()) -> xr.Dataset:
+    """One file, store or address."""
     file = fetched(path) if isinstance(path, str) and not is_store(path) else path
     if isinstance(file, Path) and not file.exists():
         reading = f" to read {quoted(wanted)} from" if wanted else ""
@@ -232,11 +261,12 @@ def _layer(array: xr.DataArray, path: Place) -> tuple[xr.DataArray, ...]:
         dim = str(time.name)
         array = array.drop_vars(dim).expand_dims({dim: 1})
         time = time.expand_dims({dim: 1})
-    extra = [f"{d} ({array.sizes[d]})" for d in array.dims if d not in (time.dims[0], *horizontal)]
+    extra = [str(d) for d in array.dims if d not in (time.dims[0], *horizontal)]
     if extra:
+        more = " and ".join(f"'{d}' with {listed(array, d)}" for d in extra)
         raise DataError(
-            f"expected the dimensions time, lat and lon for {where}, got also {quoted(extra)}; "
-            "select one level in the file, or name other variables"
+            f"expected the dimensions time, lat and lon for {where}, got also {more}; choose one, as in "
+            f"{how_to_choose(array, extra[0])}"
         )
     return array.transpose(time.dims[0], *horizontal), lat, lon, time
 
