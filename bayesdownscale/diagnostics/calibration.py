@@ -125,8 +125,8 @@ def exchangeability(
     **Arguments:** as for `pit_curves`, at least 20 members for a p-value below 0.05; `curves`, their `pit_curves` if
     known.
     **Returns:** p-values (test,): `bias` (mean PIT), `spread` (mean distance of the PIT from 1/2), `shape` (largest
-    distance of its distribution from uniform, in units of what it is by chance there), `gradients` and `changes` (the spread of differences of neighbours in
-    longitude, and from time to time), where there are any.
+    distance of its distribution from uniform, in units of what it is by chance there), `gradients` and `changes` (the
+    spread of differences of neighbours in longitude, and from time to time), where there are any.
     """
     curves = pit_curves(ensemble, truth, stand_ins) if curves is None else curves
     out = {
