@@ -73,6 +73,14 @@ def test_the_last_mean_is_kept_whole(tmp_path):
     assert run.plan.record()[-1] == BOUNDS[-1, 1] - HOUR
 
 
+def test_daily_means_have_longer_halos():
+    """`benchmarks.windows --means 24` says why."""
+    days = np.datetime64("2001-01-01", "ns") + 24 * HOUR * np.arange(365)
+    plan = Plan.of(days, HOUR, 25, 2, mean=24)
+    assert (plan.stride, plan.halo, plan.span, plan.length) == (12, 72, 720, 8760)
+    assert plan.cost < 2.6
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

@@ -91,7 +91,7 @@ class Plan:
         wanted = min(int((SPAN if span is None else span) // step), length)
         if wanted < 1:
             raise ValueError(f"expected a span of at least one time step of {hours:g} h, got {span}")
-        halo = usual_halo(window, unit) if halo is None else halo
+        halo = usual_halo(window, unit, mean) if halo is None else halo
         if halo < 0 or halo % unit:
             raise ValueError(f"expected a halo of a multiple of {unit} steps (stride and data), got {halo}")
         as_int = lambda value: int(value.astype(np.int64))
@@ -149,7 +149,9 @@ def usual_stride(window: int, every: int) -> int:
     return next(s for s in range(longest, 0, -1) if s % every == 0 or every % s == 0)
 
 
-def usual_halo(window: int, unit: int) -> int:
-    """The shortest halo that covers two thirds of a window: on Gauss-Markov processes the two blocks at a seam then
-    differ by about 1 % of a posterior standard deviation (`python -m benchmarks.windows`)."""
-    return math.ceil(2 * window / 3 / unit) * unit
+def usual_halo(window: int, unit: int, mean: int = 0) -> int:
+    """The shortest halo that covers two thirds of a window and two means over `mean` steps: on Gauss-Markov processes
+    the two blocks at a seam then differ by about 1 % of a posterior standard deviation, and second differences there
+    are those inside within 0.2 % (`python -m benchmarks.windows`; `--means 24`: a halo of one mean would make those of
+    a smooth process 3.8 times as large)."""
+    return math.ceil((2 * window / 3 + 2 * mean) / unit) * unit

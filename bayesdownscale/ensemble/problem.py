@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +12,7 @@ from bayesdownscale.data.coarse import find_coarse, open_coarse
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.data.intervals import interval_bounds
+from bayesdownscale.data.places import Paths, place_of
 from bayesdownscale.data.read import opened
 from bayesdownscale.prior.distribution import FieldPrior
 
@@ -59,15 +59,16 @@ class CoarseInMemory:
 
 @dataclass(frozen=True)
 class CoarseFile:
-    """A NetCDF, Zarr or GRIB file of coarse fields fitted to a prior as by `open_coarse`, of which each job reads
-    only its own times; `names` and `units` as its `variables` and `units`, `stamp` as in `Fields.stamped_at`. Raises
-    `DataError` as `open_coarse`."""
+    """A NetCDF, Zarr or GRIB file of coarse fields, or several, fitted to a prior as by `open_coarse`, of which each
+    job reads only its own times; `names`, `units` and `at` as its `variables`, `units` and `at`, `stamp` as in
+    `Fields.stamped_at`. Raises `DataError` as `open_coarse`."""
 
-    path: Path
+    path: Paths
     like: FieldPrior = field(repr=False, compare=False)
     names: Mapping[str, str] | None = None
     units: Mapping[str, str] | None = None
     stamp: str | None = None
+    at: Mapping[str, object] | None = None
 
     @property
     def coords(self) -> Coords:
@@ -79,11 +80,12 @@ class CoarseFile:
 
     @cached_property
     def _labels(self) -> tuple[Coords, np.ndarray | None]:
-        with opened(self.path) as ds:
-            found = find_coarse(ds, self.path, self.like.coords, self.names)
+        place = place_of(self.path)
+        with opened(place, at=self.at) as ds:
+            found = find_coarse(ds, place, self.like.coords, self.names)
             layers = found.layers
             if self.stamp is None:
-                means = bounds_of_means(layers.bounds, layers.methods, str(self.path))
+                means = bounds_of_means(layers.bounds, layers.methods, str(place))
             else:
                 means = None if self.stamp == "point" else interval_bounds(layers.times, self.stamp)
             return Coords(layers.times, found.variables, found.grid), means
@@ -93,7 +95,7 @@ class CoarseFile:
         if not times.size:
             return np.zeros((0, *self.coords.shape[1:]), np.float32)
         period = slice(times[0], times[-1])
-        return open_coarse(self.path, self.like, self.names, period, self.units).values
+        return open_coarse(self.path, self.like, self.names, period, self.units, self.at).values
 
 
 def bounds_of_means(bounds: np.ndarray | None, methods: tuple[str, ...], where: str) -> np.ndarray | None:

@@ -5,12 +5,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bayesdownscale.data.grid import Coords
+from bayesdownscale.ensemble import hosts
 from bayesdownscale.ensemble.executors import Executor, Serial
 from bayesdownscale.ensemble.plan import Job, Plan
 from bayesdownscale.ensemble.problem import Problem
@@ -38,12 +40,15 @@ class Ensemble:
     **Arguments:** `build`, a function without arguments that makes the `Problem` (top-level, or a `functools.partial`
     of one, where other processes must call it); `members`; `span`, the time that one job keeps (default 30 days) and
     one chunk holds; `steps`, evaluations of the network a draw; `seed`; `batch`, windows in memory at once; `halo` and
-    `stride` [time steps], see `Plan`; `devices` of this process among which the windows of a job are divided.
+    `stride` [time steps], see `Plan`; `devices` among which the windows of a job are divided.
 
     Draws depend on these alone, not on the executor, the order of jobs or interruptions: `run` again after a kill, a
     full disk or an error, and it goes on and ends with the same bytes (on the same kind of processor). A member is one
     coherent draw over the whole record, approximate as guided draws are, and coherent over seams as far as the halo
     reaches (`python -m benchmarks.windows`).
+
+    In several processes of `jax.distributed` call `run` in all of them alike, without an executor and with `devices` of
+    all: they draw each job together, and the first one writes.
     """
 
     def __init__(
@@ -92,14 +97,18 @@ class Ensemble:
         index, number = share
         if not 0 <= index < number:
             raise ValueError(f"expected a job index from 0 to {number - 1} of {number} jobs, got {index}")
-        self.store.create(self._attributes() | (attrs or {}))
         jobs = self.plan.jobs()[index::number]
-        marked = [job for job in jobs if self.store.marker(job).exists()]
-        whole = [job for job in marked if self.store.done(job, thorough=verify)]
-        damaged = sorted(set(marked) - set(whole))
-        for job in damaged:
-            self.store.forget(job)
-        left, finished = sorted(set(jobs) - set(whole)), len(whole)
+        marked, whole = np.zeros(len(jobs), int), np.zeros(len(jobs), int)
+        if hosts.first():
+            self.store.create(self._attributes() | (attrs or {}))
+            for k, job in enumerate(jobs):
+                marked[k] = self.store.marker(job).exists()
+                whole[k] = marked[k] and self.store.done(job, thorough=verify)
+                if marked[k] and not whole[k]:
+                    self.store.forget(job)
+        marked, whole = hosts.agreed(marked), hosts.agreed(whole)
+        chosen = lambda which: sorted(job for job, yes in zip(jobs, which, strict=True) if yes)
+        damaged, left, finished = chosen(marked > whole), chosen(whole == 0), int(whole.sum())
         on_done(finished)
 
         def count(job: Job, outcome: str) -> None:
@@ -117,7 +126,7 @@ class Ensemble:
             left = busy
             if left:
                 time.sleep(POLL)
-        if all(self.store.marker(job).exists() for job in self.plan.jobs()):
+        if hosts.first() and all(self.store.marker(job).exists() for job in self.plan.jobs()):
             self.store.tidy()
         return damaged
 
@@ -135,13 +144,15 @@ class Work:
     settings: Settings
 
     def __call__(self, job: Job) -> str:
-        """'done', or 'busy' where another process has the job in hand."""
-        with self.store.lock(job) as mine:
-            if not mine:
+        """'done', or 'busy' where another run has the job in hand."""
+        with self.store.lock(job) if hosts.first() else nullcontext(True) as mine:
+            busy, done = hosts.agreed([not mine, mine and hosts.first() and self.store.done(job)])
+            if busy:
                 return "busy"
-            if not self.store.done(job):
-                drawn = self._solver()([job.member], job.span)
-                self.store.write(job, np.asarray(drawn[0]))
+            if not done:
+                drawn = np.asarray(self._solver()([job.member], job.span))[0]
+                if hosts.first():
+                    self.store.write(job, drawn)
         return "done"
 
     def _solver(self) -> Solver:
