@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import xarray as xr
+from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from bayesdownscale.diagnostics.blocks import blocks
@@ -124,21 +125,22 @@ def exchangeability(
 
     **Arguments:** as for `pit_curves`, at least 20 members for a p-value below 0.05; `curves`, their `pit_curves` if
     known.
-    **Returns:** p-values (test,): `bias` (mean PIT), `spread` (mean distance of the PIT from 1/2), `shape` (largest
-    distance of its distribution from uniform, in units of what it is by chance there), `gradients` and `changes` (the
-    spread of differences of neighbours in longitude, and from time to time), where there are any.
+    **Returns:** p-values (test,): `bias` (mean PIT), `spread` (variance of the PIT's normal scores about their
+    mean), `shape` (largest distance of its distribution from uniform, in units of what it is by chance there),
+    `gradients` and `changes` (the spread of differences of neighbours in longitude, and from time to time), where
+    there are any.
     """
     curves = pit_curves(ensemble, truth, stand_ins) if curves is None else curves
     out = {
         "bias": _p_value(abs(_mean_of(curves, lambda u: u) - 0.5)),
-        "spread": _p_value(abs(_mean_of(curves, lambda u: np.abs(u - 0.5)) - 0.25)),
+        "spread": _p_value(_width(curves)),
         "shape": _p_value(_farthest(curves)),
     }
     for name, dim in (("gradients", "lon"), ("changes", "time")):
         differences = truth.diff(dim)
         if differences.size and bool(differences.notnull().any()):
             curves = pit_curves(ensemble.diff(dim), differences, stand_ins)
-            out[name] = _p_value(abs(_mean_of(curves, lambda u: np.abs(u - 0.5)) - 0.25))
+            out[name] = _p_value(_width(curves))
     return xr.DataArray(list(out.values()), {"test": list(out)}, ("test",), "p")
 
 
@@ -146,6 +148,14 @@ def _mean_of(curves: xr.DataArray, function: Callable[[np.ndarray], np.ndarray])
     """The mean (item,) of a function of the PIT."""
     middles = (LEVELS[1:] + LEVELS[:-1]) / 2
     return curves.diff("pit").dot(xr.DataArray(function(middles), {"pit": LEVELS[1:]}, ("pit",)))
+
+
+def _width(curves: xr.DataArray) -> xr.DataArray:
+    """How far the log variance of the normal scores (item,) is from its mean over items. About their mean, since correlated
+    fields are by chance too high or too low as a whole, which is no matter of spread."""
+    square = _mean_of(curves, lambda u: ndtri(u) ** 2)
+    log_variance = np.log(np.maximum(square - _mean_of(curves, ndtri) ** 2, 1e-12))
+    return abs(log_variance - log_variance.mean())
 
 
 def _farthest(curves: xr.DataArray) -> xr.DataArray:
