@@ -151,8 +151,8 @@ def _mean_of(curves: xr.DataArray, function: Callable[[np.ndarray], np.ndarray])
 
 
 def _width(curves: xr.DataArray) -> xr.DataArray:
-    """How far the log variance of the normal scores (item,) is from its mean over items. About their mean, since correlated
-    fields are by chance too high or too low as a whole, which is no matter of spread."""
+    """How far the log variance (item,) of the normal scores of the PIT is from its mean over items. A variance about
+    their mean, since correlated fields are by chance too high or too low as a whole, which is no matter of spread."""
     square = _mean_of(curves, lambda u: ndtri(u) ** 2)
     log_variance = np.log(np.maximum(square - _mean_of(curves, ndtri) ** 2, 1e-12))
     return abs(log_variance - log_variance.mean())

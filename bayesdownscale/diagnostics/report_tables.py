@@ -17,7 +17,7 @@ SCORES = (  # key, words, key of the interpolated input, key of the range by cha
 )
 TESTS = {
     "bias": "mean rank of the truth",
-    "spread": "distance of its rank from the middle",
+    "spread": "spread of its rank",
     "shape": "distribution of its rank",
     "gradients": "spread of differences between neighbours",
     "changes": "spread of changes from time to time",
