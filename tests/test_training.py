@@ -15,7 +15,7 @@ from bayesdownscale.prior.calibrate import LEVELS, calibrate
 from bayesdownscale.prior.checkpoint import CheckpointError
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
-from bayesdownscale.prior.feed import Windows, scan, some_steps
+from bayesdownscale.prior.feed import Remembered, Windows, scan, some_steps
 from bayesdownscale.prior.gaussian import GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
 from bayesdownscale.prior.noise import NoiseLevels
@@ -202,6 +202,33 @@ def test_pieces_have_the_checksum_of_the_whole(monkeypatch):
     missing, digest = scan(values)
     assert digest == hashlib.sha256(values.tobytes()).hexdigest()
     np.testing.assert_array_equal(np.flatnonzero(missing), [3, 40])
+
+
+class Counted:
+    """Values that say which slices were read."""
+
+    def __init__(self, values: np.ndarray):
+        self.values, self.read = values, []
+
+    @property
+    def shape(self):
+        return self.values.shape
+
+    def __getitem__(self, steps: slice) -> np.ndarray:
+        self.read.append(steps.start)
+        return self.values[steps]
+
+
+def test_windows_that_are_cut_again_are_read_once():
+    """As far as they fit in memory: three windows of 8 numbers, with room for two and a half."""
+    values = Counted(np.arange(48.0, dtype=np.float32).reshape(12, 1, 2, 2))
+    context, starts = Context.at(HOURS), np.array([0, 4, 9])
+    windows = Windows(Remembered(values, 20), context, starts)
+    first, again = windows.cut(starts, 2), windows.some(2).cut(starts, 2)
+    assert values.read == [0, 4, 9, 9]
+    np.testing.assert_array_equal(first.x[1], values.values[4:6])
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_nothing_but_missing_values_is_refused(toy_fields, tiny, tmp_path):

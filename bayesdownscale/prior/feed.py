@@ -19,6 +19,7 @@ from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.standardise import Standardisation
 
 PIECE, SPANS = 2**24, 24  # numbers read at once; spans of a sample
+KEPT = 2**28  # numbers of windows kept in memory, 1 GiB
 
 
 @runtime_checkable
@@ -46,6 +47,29 @@ class Anomalies:
     def __getitem__(self, steps: slice) -> np.ndarray:
         at = Context(self.context.hour[steps], self.context.day[steps])
         return np.asarray(_forward(self.standardisation, np.asarray(self.values[steps], np.float32), at))
+
+
+class Remembered:
+    """`values`, of which the slices that were read are kept in memory, up to `most` numbers: for windows that are cut
+    again and again, such as those of validation."""
+
+    def __init__(self, values: Values, most: int = KEPT):
+        self.values, self.room = values, most
+        self.kept: dict[tuple[int | None, int | None], np.ndarray] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def __getitem__(self, steps: slice) -> np.ndarray:
+        key = steps.start, steps.stop
+        if key in self.kept:
+            return self.kept[key]
+        read = np.asarray(self.values[steps])
+        if read.size <= self.room:
+            self.room -= read.size
+            self.kept[key] = read
+        return read
 
 
 @jax.jit

@@ -23,7 +23,7 @@ from bayesdownscale.prior.calibrate import LEVELS, calibrate, measure_errors
 from bayesdownscale.prior.denoiser import Context
 from bayesdownscale.prior.diffusion import DiffusionDenoiser
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
-from bayesdownscale.prior.feed import Anomalies, Windows, scan, some_steps
+from bayesdownscale.prior.feed import Anomalies, Remembered, Windows, scan, some_steps
 from bayesdownscale.prior.fit_gaussian import fit_gaussian
 from bayesdownscale.prior.gaussian import GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
@@ -68,6 +68,7 @@ def train_prior(
     statics: np.ndarray | None = None,
     validation_share: float = 1 / 8,
     n_modes: int = 200,
+    block: int = 1,
     shrink: tuple[float, float] = (0.4, 0.6),
     floor: float = 1e-6,
     statistics: int = 2**27,
@@ -79,9 +80,9 @@ def train_prior(
 
     `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
     trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
-    example orography and land-sea mask. `shrink` and `floor`: of the Gaussian's covariance, see `fit_gaussian`; less
-    for years of data. `provenance` is stored. Raises `ValueError` for data that cannot be trained on,
-    `CheckpointError` where `folder` holds another run.
+    example orography and land-sea mask. `n_modes`, `block`, `shrink` and `floor`: of the Gaussian's covariance, see
+    `fit_gaussian`; for years of data larger blocks and less of the others. `provenance` is stored. Raises `ValueError`
+    for data that cannot be trained on, `CheckpointError` where `folder` holds another run.
 
     Of `LazyFields` windows are read as they are needed, one batch ahead, and climatology and covariance come from
     `statistics` numbers, in 24 spans.
@@ -103,12 +104,13 @@ def train_prior(
     n_train = round(times.size * (1 - validation_share))
     part = lambda lo, hi: lo + window_starts(times[lo:hi], window, ~missing[lo:hi])
     train_starts, valid_starts = part(0, n_train), part(n_train, times.size)
-    unseen = Windows(whole, context, valid_starts)
+    unseen = Windows(Remembered(whole), context, valid_starts)
     step = usual_step(times)
     n_used = int((used < n_train).sum())
     breaks = np.flatnonzero(np.diff(times[used[:n_used]]) != step) + 1
     spans = [slice(a, b) for a, b in pairwise([0, *breaks.tolist(), n_used])]
-    covariance = {"n_modes": n_modes, "shrink_space": shrink[0], "shrink_time": shrink[1], "floor": floor}
+    covariance = {"n_modes": n_modes, "block": block, "floor": floor}
+    covariance |= {"shrink_space": shrink[0], "shrink_time": shrink[1]}
     gaussian = fit_gaussian(anomalies[:n_used], fields.grid, window, spans, **covariance)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
     levels = NoiseLevels.covering(largest)
@@ -154,6 +156,7 @@ def train_prior(
             "architecture": {
                 "network": network.to_json(),
                 "modes": gaussian.modes.shape[0],
+                "block": gaussian.bases.shape[-1] // window,
                 "statics": channels.shape[-1],
                 "harmonics": standardisation.coefficients.shape[0],
             },
@@ -198,10 +201,10 @@ def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]
     network = UNetConfig(**{**arch["network"], "widths": tuple(arch["network"]["widths"])})
 
     def build():
-        modes = arch["modes"]
+        modes, block = arch["modes"], arch.get("block", 1)  # checkpoints from before there were blocks name none
         gaussian = GaussianField(
             jnp.zeros((modes, n_var, n_lat, n_lon)),
-            jnp.zeros((modes, window, window)),
+            jnp.zeros((modes // block, block * window, block * window)),
             jnp.zeros((modes, window)),
             jnp.zeros(()),
         )
