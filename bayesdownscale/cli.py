@@ -7,6 +7,7 @@ import click
 
 from bayesdownscale.cli_data import data
 from bayesdownscale.options import (
+    at_option,
     overwrite_option,
     parse_days,
     parse_settings,
@@ -43,7 +44,8 @@ main.add_command(data)
 
 
 @main.command(epilog="Example: bayesdownscale train era5-uk --out prior --steps 5000")
-@click.argument("data")
+@click.argument("data", nargs=-1, required=True)
+@at_option
 @click.option("--out", type=path, required=True, help="Folder of the prior; an unfinished run there goes on.")
 @click.option("--variable", "variables", multiple=True, help="Variable to learn (repeat; default: all).")
 @click.option("--static", type=path, help="NetCDF of fields (lat, lon) such as orography and land-sea mask.")
@@ -59,9 +61,10 @@ main.add_command(data)
 @click.option("--weight-decay", default=0.1, show_default=True)
 @click.option("--validate-every", default=250, show_default=True, help="Steps between validations (and saves).")
 @seed_option
-def train(data, out, variables, static, window, widths, blocks, dropout, steps, batch, accumulate, on_disk,
+def train(data, at, out, variables, static, window, widths, blocks, dropout, steps, batch, accumulate, on_disk,
           learning_rate, weight_decay, validate_every, seed):  # fmt: skip
-    """Train a prior on DATA: NetCDF, Zarr or GRIB with dimensions time, lat, lon, or the name era5-uk."""
+    """Train a prior on DATA: NetCDF, Zarr or GRIB with dimensions time, lat, lon, files that follow each other in time
+    or their names with wildcards, or the name era5-uk."""
     from bayesdownscale.data.datasets import era5_uk, split
     from bayesdownscale.data.lazy import open_lazy
     from bayesdownscale.data.read import open_fields
@@ -71,7 +74,8 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
     from bayesdownscale.prior.training import Progress, TrainingConfig
 
     read = open_lazy if on_disk else open_fields
-    fields = split(era5_uk())[0] if data == "era5-uk" else read(data, list(variables) or None)
+    known = data == ("era5-uk",)
+    fields = split(era5_uk())[0] if known else read(data, list(variables) or None, at=parse_words(at))
     settings = TrainingConfig(
         steps=steps,
         batch=batch,
@@ -103,7 +107,8 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 
 
 @main.command(epilog="Example: bayesdownscale downscale esm.nc --out posterior.zarr --set sigma=0.05")
-@click.argument("coarse")
+@click.argument("coarse", nargs=-1, required=True)
+@at_option
 @click.option("--out", type=path, required=True, help="Posterior, an ArviZ DataTree: .zarr or .nc.")
 @click.option("--cf", type=path, help="Also the members as CF NetCDF or Zarr with a realization dimension.")
 @click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior, or era5-uk (default) or twin.")
@@ -119,11 +124,12 @@ def train(data, out, variables, static, window, widths, blocks, dropout, steps, 
 @precision_option
 @seed_option
 @overwrite_option
-def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inference, settings, members, steps, batch,
-              precision, seed, overwrite):  # fmt: skip
+def downscale(coarse, at, out, cf, prior_folder, names, units, stamp, model, inference, settings, members, steps,
+              batch, precision, seed, overwrite):  # fmt: skip
     """Draw fine fields given COARSE, a NetCDF, Zarr or GRIB file of coarse fields, or the address of one.
 
-    Whether its values are snapshots or means it says itself, in cell_methods and time_bnds."""
+    Several files, or one name with wildcards in quotes ('tas_*.nc'), follow each other in time, or hold a variable
+    each. Whether its values are snapshots or means it says itself, in cell_methods and time_bnds."""
     from bayesdownscale.data.coarse import open_coarse
     from bayesdownscale.data.write import check_output
 
@@ -131,7 +137,7 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
         check_output(output, overwrite)
     prior = prior_from(prior_folder, precision)
     called = {v.name: v.name for v in prior.variables} | parse_words(names)
-    fields = open_coarse(coarse, prior, called, units=parse_words(units))
+    fields = open_coarse(coarse, prior, called, units=parse_words(units), at=parse_words(at))
     if stamp is not None:
         fields = fields.stamped_at(stamp)
     needed = fields.first_and_last(prior.times[1] - prior.times[0])
@@ -142,7 +148,8 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 
 
 @main.command(epilog="Example: bayesdownscale ensemble esm.nc --members 30 --set sigma=0.05 --out ens.zarr")
-@click.argument("coarse", type=path)
+@click.argument("coarse", nargs=-1, required=True)
+@at_option
 @click.option("--out", type=path, required=True, help="Zarr store; an unfinished run there goes on.")
 @click.option("--prior", "prior_folder", type=path, help="Folder of a trained prior, or era5-uk (default) or twin.")
 @click.option("--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls a variable: t2m=tas.")
@@ -160,7 +167,7 @@ def downscale(coarse, out, cf, prior_folder, names, units, stamp, model, inferen
 @click.option("--verify", is_flag=True, help="Compare finished chunks with their checksums; do bad ones again.")
 @precision_option
 @seed_option
-def ensemble(coarse, out, prior_folder, names, units, stamp, model, settings, members, span, steps, batch, workers,
+def ensemble(coarse, at, out, prior_folder, names, units, stamp, model, settings, members, span, steps, batch, workers,
              job_index, num_jobs, verify, precision, seed):  # fmt: skip
     """Draw an ensemble of a record of any length given COARSE, snapshots or means over intervals of one length; run
     it again to go on after an interruption."""
@@ -170,12 +177,13 @@ def ensemble(coarse, out, prior_folder, names, units, stamp, model, settings, me
     from bayesdownscale.ensemble.run import Ensemble
 
     files = prior_folder, coarse, model, parse_settings(settings)
-    build = partial(problem_from_files, *files, parse_words(names), parse_words(units), precision, stamp)
+    called, given, level = (parse_words(each) for each in (names, units, at))
+    build = partial(problem_from_files, *files, called, given, precision, stamp, level)
     run = Ensemble(build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch)
     plan, share = run.plan, len(run.plan.jobs()[job_index::num_jobs])
     click.echo(f"{members} members x {plan.spans} spans of {plan.span} time steps: {share} jobs to do here", err=True)
     executor = Processes(workers) if workers != 1 else Serial()
-    attrs = {"command": command_line(out), "coarse": str(coarse)}
+    attrs = {"command": command_line(out), "coarse": " ".join(coarse)}
     with progress_bar("drawing spans", share) as advance:
         damaged = run.run(executor, share=(job_index, num_jobs), verify=verify, on_done=advance, attrs=attrs)
     for job in damaged:
@@ -184,11 +192,13 @@ def ensemble(coarse, out, prior_folder, names, units, stamp, model, settings, me
 
 
 @main.command(epilog="Example: bayesdownscale correct esm.nc --reference obs.nc --ratio pr --wet pr=1 --out better.nc")
-@click.argument("model", type=path)
-@click.option("--reference", type=path, help="Fields to agree with, on the same cells or finer ones.")
+@click.argument("model", nargs=-1, required=True)
+@at_option
+@click.option("--reference", help="Fields to agree with, on the same cells or finer ones; wildcards for several files.")
+@click.option("--reference-at", multiple=True, metavar="DIM=VALUE", help="Level or member of the reference.")
 @click.option("--fitted", type=path, help="Instead of --reference: a folder of corrections that --save kept.")
 @click.option("--save", type=path, help="Folder to keep the corrections in, to use again.")
-@click.option("--past", type=path, help="The model in the time of the reference (default: MODEL).")
+@click.option("--past", help="The model in the time of the reference (default: MODEL).")
 @click.option("--out", type=path, required=True, help="NetCDF of the corrected fields.")
 @click.option("--learn", metavar="FIRST/LAST", help="Days of past and reference to learn from (default: all).")
 @click.option("--variable", "variables", multiple=True, help="Variable to correct (repeat; default: all they share).")
@@ -204,9 +214,9 @@ def ensemble(coarse, out, prior_folder, names, units, stamp, model, settings, me
 @click.option("--wet", multiple=True, metavar="NAME=VALUE", help="Below it is dry: make up for missing wet days.")
 @click.option("--units", multiple=True, metavar="NAME=UNITS", help="Units of the model where the file lacks them.")
 @overwrite_option
-def correct(model, reference, fitted, save, past, out, learn, variables, method, window, ratios, wet, units,
-            overwrite):  # fmt: skip
-    """Correct the bias of a coarse MODEL by quantile mapping against a reference."""
+def correct(model, at, reference, reference_at, fitted, save, past, out, learn, variables, method, window, ratios, wet,
+            units, overwrite):  # fmt: skip
+    """Correct the bias of a coarse MODEL, one file or several, by quantile mapping against a reference."""
     from bayesdownscale.data.correct import apply, correct, in_period, load_corrections, save_corrections, with_units
     from bayesdownscale.data.read import open_fields
     from bayesdownscale.data.write import as_cf, check_output, write_atomic
@@ -217,7 +227,8 @@ def correct(model, reference, fitted, save, past, out, learn, variables, method,
         raise ValueError("expected eqm, dqm or qdm to --save, got mbcn, which is learned anew; leave --save out")
     if (reference is None) == (fitted is None):
         raise ValueError("expected --reference to learn from or --fitted corrections, got both or none; give one")
-    own = with_units(open_fields(model, wanted), named)
+    level = parse_words(at)
+    own = with_units(open_fields(model, wanted, at=level), named)
     said = {"title": "Weather of a coarse climate model, its bias corrected", "history": command_line(out)}
     if fitted is not None:
         corrections = load_corrections(fitted)
@@ -229,8 +240,8 @@ def correct(model, reference, fitted, save, past, out, learn, variables, method,
         write_atomic(as_cf(better.to_dataset(), better.grid, said), out, overwrite)
         click.echo(f"{len(better.variables)} variables, {better.times.size} times, corrected and written to {out}")
         return
-    before = own if past is None else with_units(open_fields(past, wanted), named)
-    known = open_fields(reference, wanted)
+    before = own if past is None else with_units(open_fields(past, wanted, at=level), named)
+    known = open_fields(reference, wanted, at=parse_words(reference_at))
     if learn is not None:
         days = parse_days(learn)
         before, known = (in_period(f, *days, what) for f, what in ((before, "the model"), (known, "the reference")))

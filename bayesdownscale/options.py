@@ -21,6 +21,10 @@ precision_option = click.option(
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 
+at_option = click.option(
+    "--at", multiple=True, metavar="DIM=VALUE", help="Level, member or the like to read: plev=85000, member=0."
+)
+
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs; numbers become numbers."""

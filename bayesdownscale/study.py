@@ -3,6 +3,7 @@
 import inspect
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +72,26 @@ def prior_from(folder: Path | None, precision: str = "float32") -> Any:
 
 def problem_from_files(
     prior: Path | None,
-    coarse: Path,
+    coarse: Path | Sequence[Path],
     model: str,
     settings: dict[str, Any],
     names: dict[str, str] | None = None,
     units: dict[str, str] | None = None,
     precision: str = "float32",
     stamp: str | None = None,
+    at: dict[str, str] | None = None,
 ) -> Any:
-    """The `Problem` of an ensemble: a prior's folder (None: the shipped one), a coarse file and a program by name or
+    """The `Problem` of an ensemble: a prior's folder (None: the shipped one), coarse files and a program by name or
     path. A top-level function of plain arguments, so that worker processes can call it too. `names`: what the file
     calls the prior's variables; `units` of those that lack them; `precision` of the network, "float32" or "bf16";
-    `stamp`, what its times mark, where it does not say (`Fields.stamped_at`)."""
+    `stamp`, what its times mark, where it does not say (`Fields.stamped_at`); `at`, the level or member to read."""
     from bayesdownscale.ensemble.problem import CoarseFile, Problem
     from bayesdownscale.recipes import find_recipe, load_recipe
 
     loaded = prior_from(prior, precision)
     program = load_recipe(find_recipe("models", model)).model
     called = {v.name: v.name for v in loaded.variables} | (names or {})
-    return Problem(loaded, CoarseFile(Path(coarse), loaded, called, units or {}, stamp), program, settings)
+    return Problem(loaded, CoarseFile(coarse, loaded, called, units or {}, stamp, at), program, settings)
 
 
 def unfinished(out: Path) -> Path:
