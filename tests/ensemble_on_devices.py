@@ -1,6 +1,6 @@
-"""Run by test_ensemble_devices.py: draw two members of one span on a mesh and save them.
+"""Run by test_ensemble_devices.py: draw two members of one span on a mesh and save them, or (OUT.zarr) an ensemble.
 
-    python ensemble_on_devices.py OUT.npy MEMBERS WINDOWS [PROCESS PORT]
+    python ensemble_on_devices.py OUT MEMBERS WINDOWS [PROCESS PORT]
 """
 
 import os
@@ -23,8 +23,15 @@ import ensembles  # noqa: E402
 import numpy as np  # noqa: E402
 
 from bayesdownscale.ensemble.plan import Plan  # noqa: E402
+from bayesdownscale.ensemble.run import Ensemble  # noqa: E402
 from bayesdownscale.ensemble.solve import Solver  # noqa: E402
 
+if out.endswith(".zarr"):
+    run = Ensemble(ensembles.build, out, members=2, devices=None if shape == (1, 1) else shape[1], **ensembles.SPAN)
+    heard = []
+    damaged = run.run(on_done=heard.append)
+    print(heard, [tuple(job) for job in damaged])
+    sys.exit()
 seen = ensembles.hours(33)[:: ensembles.EVERY]
 plan = Plan.of(seen, np.timedelta64(1, "h"), ensembles.WINDOW, 2, np.timedelta64(16, "h"), 8, 4)
 devices = None if shape == (1, 1) else shape

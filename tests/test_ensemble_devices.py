@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from bayesdownscale.ensemble.devices import mesh_over
 
@@ -15,17 +16,27 @@ SCRIPT = Path(__file__).parent / "ensemble_on_devices.py"
 pytestmark = pytest.mark.slow
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start(out, *words):
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment.pop("XLA_FLAGS", None)
     command = [sys.executable, str(SCRIPT), str(out), *map(str, words)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finished(*processes):
+def finished(*processes) -> list[str]:
+    """The last line that each said."""
+    said = []
     for process in processes:
-        _, errors = process.communicate(timeout=500)
+        output, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors[-3000:]
+        said.append((output.splitlines() or [""])[-1])  # gloo talks too
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +55,26 @@ def test_eight_devices(one, tmp_path, shape):
 
 
 def test_two_processes(one, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     finished(*(start(tmp_path / f"{i}.npy", 1, 2, i, port) for i in (0, 1)))
     for i in (0, 1):
         np.testing.assert_allclose(np.load(tmp_path / f"{i}.npy"), one, rtol=0, atol=1e-4)
+
+
+def test_an_ensemble_in_two_processes(tmp_path):
+    """The first process writes, both draw; damage is found by the first and drawn again by both."""
+    many, one = tmp_path / "many.zarr", tmp_path / "one.zarr"
+    alone = start(one, 1, 1)
+    finished(alone)
+    chunk = many / "t2m" / "c" / "1" / "1" / "0" / "0"
+    for said in ("[0, 1, 2, 3, 4, 5, 6] []", "[5, 6] [(1, 1)]"):
+        if chunk.exists():
+            chunk.write_bytes(chunk.read_bytes()[:-1])
+        port = free_port()
+        assert finished(*(start(many, 1, 2, i, port) for i in (0, 1))) == [said, said]
+    read = lambda path: xr.open_dataset(path, engine="zarr", consolidated=False)["t2m"].values
+    assert np.isfinite(read(many)).all()
+    np.testing.assert_allclose(read(many), read(one), rtol=0, atol=1e-4)  # kelvin, rounded at 280
 
 
 def test_more_devices_than_there_are():

@@ -102,7 +102,8 @@ class Solver:
             numbers = jnp.asarray(members, jnp.int32)
         else:
             numbers, arrays = spread(members, self.place), everywhere(arrays, self.place)
-        return _draw(self.plan, self.steps, program.abstract(), self.place, numbers, *arrays)
+        kept = self.plan.halo, self.plan.halo + self.plan.span
+        return _draw(kept, self.steps, program.abstract(), self.place, numbers, *arrays)
 
 
 def windows_of(prior: FieldPrior) -> WindowedDenoiser:
@@ -117,7 +118,7 @@ def windows_of(prior: FieldPrior) -> WindowedDenoiser:
 
 @eqx.filter_jit
 def _draw(
-    plan: Plan,
+    kept: tuple[int, int],
     steps: int,
     abstract: AbstractProgram,
     place: NamedSharding | None,
@@ -128,7 +129,8 @@ def _draw(
     key: Key,
     first: Int[Array, ""],
 ) -> Float[Array, "member time variable lat lon"]:
-    """Members over one span. Arrays are arguments, the rest is static: one compile a shape."""
+    """Members over one span, the steps `kept` of a block. Arrays are arguments, the rest is static: one compile a
+    shape, whatever the record and the number of members."""
     program = abstract.bind(data, given)
     guided = MomentMatching(prior.denoiser, ProgramLikelihood.of(program, prior))
     sigmas = jnp.asarray(prior.levels.levels(steps), jnp.float32)
@@ -150,7 +152,7 @@ def _draw(
         assert solution.ys is not None
         mean = guided(solution.ys[0], sigmas[-1], prior.context)
         field = prior.standardisation.backward(mean, prior.context)
-        return jax.lax.slice_in_dim(field, plan.halo, plan.halo + plan.span)
+        return jax.lax.slice_in_dim(field, *kept)
 
     if place is None:
         return jax.vmap(one)(members)
