@@ -1,4 +1,4 @@
-"""A Gaussian field estimated from training data: shrunk spatial covariance, shrunk time covariance per mode."""
+"""A Gaussian field estimated from training data: directions from shrunk covariances, variances from unseen weather."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +9,7 @@ from bayesdownscale.data.grid import Grid
 from bayesdownscale.prior.gaussian import GaussianField, matern
 
 DENSE_CELLS = 6000  # above this a cells x cells matrix is neither stored nor decomposed
+WINDOWS = 8192  # overlapping windows that are used, about
 
 
 def fit_matern_length(correlation: np.ndarray, distance: np.ndarray) -> float:
@@ -31,13 +32,9 @@ def autocovariance(series: np.ndarray, spans: list[slice], lags: int) -> np.ndar
     return total / series.shape[0]
 
 
-def leading_modes(flat: np.ndarray, shape: tuple, grid: Grid, n_modes: int, shrink: float) -> np.ndarray:
-    """The leading eigenvectors (mode, cells) of the shrunk spatial covariance of `flat` (time, cells)."""
-    n_time, cells = flat.shape
+def smooth_modes(sample: np.ndarray, shape: tuple, grid: Grid, n_modes: int, shrink: float) -> np.ndarray:
+    """The leading eigenvectors (mode, cells) of the spatial covariance `sample` (cells, cells), shrunk."""
     n_var, n_lat, n_lon = shape
-    if cells > DENSE_CELLS:
-        return np.linalg.svd(flat, full_matrices=False)[2][:n_modes]
-    sample = flat.T @ flat / n_time
     sd = np.sqrt(np.diag(sample))
     correlation = sample / sd[:, None] / sd
     distance = grid.distances_km()
@@ -46,7 +43,41 @@ def leading_modes(flat: np.ndarray, shape: tuple, grid: Grid, n_modes: int, shri
     cross = np.einsum("asbs->ab", blocks) / (n_lat * n_lon)
     target = np.kron(cross, matern(distance, fit_matern_length(within, distance), 1.5))
     mixed = (1 - shrink) * sample + shrink * target * sd[:, None] * sd
-    return eigh(mixed, subset_by_index=[cells - n_modes, cells - 1])[1][:, ::-1].T
+    return eigh(mixed, subset_by_index=[len(sample) - n_modes, len(sample) - 1])[1][:, ::-1].T
+
+
+def window_starts_in(spans: list[slice], window: int) -> np.ndarray:
+    """First steps of the windows inside the contiguous `spans`, thinned evenly to about 8192."""
+    starts = np.concatenate([np.arange(span.start, span.stop - window + 1) for span in spans])
+    if starts.size == 0:
+        longest = max(span.stop - span.start for span in spans)
+        raise ValueError(
+            f"expected at least {window} consecutive time steps, the window, got {longest}; shorten it or fill gaps"
+        )
+    return starts[:: max(starts.size // WINDOWS, 1)]
+
+
+def time_bases(
+    series: np.ndarray, starts: np.ndarray, window: int, block: int, correlation: np.ndarray, shrink: float
+) -> np.ndarray:
+    """Eigenvectors (block, row, row), the leading first, of the covariances of windows (from `starts`) of each `block`
+    of modes of `series` (time, mode), shrunk towards modes that are independent and have the autocorrelation matrix
+    `correlation`. The rows: modes of a block, time within each mode."""
+    vectors = []
+    for windows in blocks_of_windows(series, starts, window, block):
+        sample = windows.T @ windows / starts.size
+        in_modes = np.diag(sample).reshape(block, window).mean(1)
+        mixed = (1 - shrink) * sample + shrink * np.kron(np.diag(in_modes), correlation)
+        vectors.append(np.linalg.eigh(mixed)[1][:, ::-1])
+    return np.stack(vectors)
+
+
+def blocks_of_windows(series: np.ndarray, starts: np.ndarray, window: int, block: int):
+    """For each `block` of modes of `series` (time, mode): the windows from `starts`, (start, mode of block x time)."""
+    index = starts[:, None] + np.arange(window)
+    for first in range(0, series.shape[1], block):
+        part = series[:, first : first + block][index]
+        yield np.moveaxis(part, 1, 2).reshape(starts.size, -1)
 
 
 def fit_gaussian(
@@ -56,6 +87,7 @@ def fit_gaussian(
     spans: list[slice],
     *,
     n_modes: int = 200,
+    block: int = 1,
     shrink_space: float = 0.4,
     shrink_time: float = 0.6,
     folds: int = 4,
@@ -66,34 +98,65 @@ def fit_gaussian(
     A few weeks hold few independent weathers, so both covariances are shrunk towards a smooth target (Ledoit
     and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4): in space by `shrink_space` towards a Matern-3/2
     correlation of fitted length with the cells' own variances and the variables' mean cross-correlation; in
-    time by `shrink_time` towards the autocorrelation pooled over modes. The variance of each of the `n_modes`
-    leading modes is cross-validated: modes are computed without each of `folds` contiguous spans and their
-    variance is measured on it, then made to decrease with rank (Bartz 2016, arXiv 1611.00798). In-sample
-    eigenvalues are too small where it matters, for weather that was not seen. The rest of the variance becomes
-    white. No variance is below `floor` times that of the leading mode. Grids of more than 6000 cells x variables are
-    not shrunk in space.
+    time by `shrink_time` towards independent modes with the autocorrelation pooled over cells. In time each `block` of
+    consecutive modes has one covariance, over modes and time steps: with more than one mode it holds what travels.
+
+    From these come the directions and their order only. The variance along each is cross-validated: directions are
+    computed without each of `folds` contiguous parts of the record and their variance is measured on it, then made to
+    decrease with rank (Bartz 2016, arXiv 1611.00798). So neither in-sample eigenvalues, which are too small where it
+    matters, for weather that was not seen, nor the shrinkage, which would lend slow weather the fast changes of the
+    rest, set a variance. What is left becomes white. No variance is below `floor` times that of the leading mode. Grids
+    of more than 6000 cells x variables are not shrunk in space.
+    Raises `ValueError` where no span holds a window.
     """
     n_time, *shape = anomalies.shape
     flat = anomalies.reshape(n_time, -1).astype(np.float64)
     cells = flat.shape[1]
     n_modes = min(n_modes, cells if cells <= DENSE_CELLS else n_time * (folds - 1) // folds)
-    find = lambda rows: leading_modes(flat[rows], tuple(shape), grid, n_modes, shrink_space)
-    modes = find(slice(None))
-    fold = np.arange(n_time) * folds // n_time
-    unseen = np.zeros(n_modes)
-    for f in range(folds):
-        unseen += np.sum((flat[fold == f] @ find(fold != f).T) ** 2, axis=0) / n_time
-    variances = isotonic_regression(unseen, increasing=False).x
-    left = (np.sum(flat**2) / n_time - unseen.sum()) / max(cells - n_modes, 1)
-    pooled = autocovariance(flat, spans, window).sum(0)
-    own = autocovariance(flat @ modes.T, spans, window)
-    mixture = (1 - shrink_time) * own / own[:, :1] + shrink_time * pooled / pooled[0]
+    block = min(block, n_modes)
+    n_modes -= n_modes % block
+    starts, fold = window_starts_in(spans, window), np.arange(n_time) * folds // n_time
     lag = np.abs(np.arange(window)[:, None] - np.arange(window))
-    in_time, bases = np.linalg.eigh(mixture[:, lag])
-    floor *= variances[0]
+
+    def directions(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Modes, the series of their coefficients and bases, from the parts `rows` and windows."""
+        if cells <= DENSE_CELLS:
+            sample = sum(products[f] for f in rows) / np.isin(fold, rows).sum()
+            modes = smooth_modes(sample, tuple(shape), grid, n_modes, shrink_space)
+        else:
+            modes = np.linalg.svd(flat[np.isin(fold, rows)], full_matrices=False)[2][:n_modes]
+        series = flat @ modes.T
+        return modes, series, time_bases(series, starts, window, block, pooled[lag] / pooled[0], shrink_time)
+
+    parts = np.arange(folds)
+    products = [flat[fold == f].T @ flat[fold == f] for f in parts] if cells <= DENSE_CELLS else []
+    pooled = autocovariance(flat, spans, window).sum(0)
+    unseen, total = np.zeros((n_modes // block, block * window)), 0.0
+    for f in parts:
+        first, last = fold[starts], fold[starts + window - 1]
+        held_out = _some((first == f) & (last == f), fold[starts + window // 2] == f)
+        kept = _some((last < f) | (first > f), fold[starts + window // 2] != f)
+        _, series, bases = directions(parts[parts != f], starts[kept])
+        blocks = blocks_of_windows(series, starts[held_out], window, block)
+        squares = np.stack([np.sum((part @ basis) ** 2, axis=0) for part, basis in zip(blocks, bases, strict=True)])
+        unseen += squares
+        total += sum(np.sum(flat[s : s + window] ** 2) for s in starts[held_out])
+    # In the units of the whole record, of which the windows hold a part.
+    unseen *= window * np.sum(flat**2) / n_time / total
+    left = (window * np.sum(flat**2) / n_time - unseen.sum()) / (window * max(cells - n_modes, 1))
+    modes, _, bases = directions(parts, starts)
+    of_block = isotonic_regression(unseen.sum(1), increasing=False).x
+    variances = np.stack([isotonic_regression(along, increasing=False).x for along in unseen])
+    variances *= (of_block / unseen.sum(1))[:, None]
+    floor *= of_block[0] / (block * window)
     return GaussianField(
         jnp.asarray(modes.reshape(-1, *shape), jnp.float32),
         jnp.asarray(bases, jnp.float32),
-        jnp.asarray(np.maximum(variances[:, None] * in_time, floor), jnp.float32),
+        jnp.asarray(np.maximum(variances.reshape(n_modes, window), floor), jnp.float32),
         jnp.asarray(max(left, floor), jnp.float32),
     )
+
+
+def _some(wanted: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """`wanted` where any is, else `otherwise`, else all: of a short record few windows lie apart."""
+    return next(mask for mask in (wanted, otherwise, np.ones_like(wanted)) if mask.any())

@@ -27,17 +27,20 @@ def matern(distance: np.ndarray, length: float, nu: float) -> np.ndarray:
 
 
 class GaussianField(eqx.Module):
-    """A zero-mean Gaussian field with covariance diagonal in spatial modes, then in time within each mode:
+    """A zero-mean Gaussian field whose covariance is block-diagonal over groups of spatial modes:
 
-        Sigma = sum_k u_k u_k^T (x) Q_k diag(variances_k) Q_k^T + residual (I - sum_k u_k u_k^T) (x) I
+        Sigma = sum_b (U_b (x) I) Q_b diag(variances_b) Q_b^T (U_b (x) I)^T + residual (I - sum_k u_k u_k^T) (x) I
 
-    `modes` u_k (mode, variable, lat, lon), orthonormal; `bases` Q_k (mode or 1, time, time), orthogonal (one
-    basis for all modes when the covariance is separable); `variances` (mode, time); `residual` variance of
-    whatever the modes leave out. Every function of Sigma is one spectral function of these numbers.
+    `modes` u_k (mode, variable, lat, lon), orthonormal, and U_b a block of consecutive ones; `bases` Q_b (block, row,
+    row), orthogonal, the rows running over the modes of a block and over time within each mode. With blocks of one
+    mode, each has a covariance in time of its own; with more, what one mode says of another some hours later, as in
+    weather that travels, is kept. One basis (1, time, time) may serve all modes (the covariance is then separable).
+    `variances` (mode, time), those of block b in the places of its modes; `residual` variance of whatever the modes
+    leave out. Every function of Sigma is one spectral function of these numbers.
     """
 
     modes: Float[Array, "mode variable lat lon"]
-    bases: Float[Array, "basis time time"]
+    bases: Float[Array, "block row row"]
     variances: Float[Array, "mode time"]
     residual: Scalar
 
@@ -58,7 +61,7 @@ class GaussianField(eqx.Module):
     @property
     def shape(self) -> tuple[int, int, int, int]:
         _, n_var, n_lat, n_lon = self.modes.shape
-        return self.bases.shape[-1], n_var, n_lat, n_lon
+        return self.variances.shape[1], n_var, n_lat, n_lon
 
     def spectral(self, phi: Callable[[Array], Array], x: Field) -> Field:
         """phi(Sigma) x for a function phi of the eigenvalues."""
@@ -69,17 +72,25 @@ class GaussianField(eqx.Module):
         flat = x.reshape(x.shape[0], -1)
         modes = self.modes.reshape(self.modes.shape[0], -1)
         in_space = jnp.einsum("ks,ts->kt", modes, flat)
-        scaled = inside * jnp.einsum("ktj,kt->kj", self._bases(), in_space)
-        change = jnp.einsum("ktj,kj->kt", self._bases(), scaled) - outside * in_space
+        scaled = inside * self._analyse(in_space)
+        back = jnp.einsum("bij,bj->bi", self._bases(), self._blocks(scaled)).reshape(scaled.shape)
+        change = back - outside * in_space
         return (outside * flat + jnp.einsum("ks,kt->ts", modes, change)).reshape(x.shape)
 
     def coefficients(self, x: Field) -> Float[Array, "mode time"]:
-        """The coefficients of `x` in the eigenvectors inside the modes."""
+        """The coefficients of `x` in the eigenvectors inside the modes, in the places of their `variances`."""
         modes = self.modes.reshape(self.modes.shape[0], -1)
-        return jnp.einsum("ktj,ks,ts->kj", self._bases(), modes, x.reshape(x.shape[0], -1))
+        return self._analyse(jnp.einsum("ks,ts->kt", modes, x.reshape(x.shape[0], -1)))
 
-    def _bases(self) -> Float[Array, "mode time time"]:
-        return jnp.broadcast_to(self.bases, (self.modes.shape[0], *self.bases.shape[1:]))
+    def _analyse(self, in_space: Float[Array, "mode time"]) -> Float[Array, "mode time"]:
+        return jnp.einsum("bij,bi->bj", self._bases(), self._blocks(in_space)).reshape(in_space.shape)
+
+    def _blocks(self, coefficients: Float[Array, "mode time"]) -> Float[Array, "block row"]:
+        return coefficients.reshape(-1, self.bases.shape[-1])
+
+    def _bases(self) -> Float[Array, "block row row"]:
+        rows = self.bases.shape[-1]
+        return jnp.broadcast_to(self.bases, (self.variances.size // rows, rows, rows))
 
     def covariance(self, x: Field) -> Field:
         """Sigma x."""

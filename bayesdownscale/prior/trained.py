@@ -236,7 +236,7 @@ def load_prior(folder: str | Path | None = None, times: np.ndarray | None = None
         default = np.datetime64(record["start"], "ns") + step * np.arange(record["window"])
         coords = Coords(default, variables, grid)
         levels, window, stride = NoiseLevels(**record["levels"]), record["window"], record["stride"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise ckpt.CheckpointError(
             f"{folder / PRIOR}.json: altered, {error!r} is wrong or missing; fetch or train it again"
         ) from None
