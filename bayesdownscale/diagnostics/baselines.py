@@ -7,6 +7,7 @@ from scipy.ndimage import distance_transform_edt
 from bayesdownscale.data.quantiles import map_between, plotting_positions, sample_quantiles
 from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.checks import FIELD_DIMS, labelled
+from bayesdownscale.diagnostics.frame import near, pole_of, turned
 from bayesdownscale.diagnostics.layout import COARSE_DIMS, align
 from bayesdownscale.diagnostics.scores import raw_units
 
@@ -23,7 +24,7 @@ def bilinear(coarse: xr.DataArray, like: xr.DataArray | xr.Dataset) -> xr.DataAr
     come in any convention.
 
     **Arguments:** `coarse` (time_coarse, lat_coarse, lon_coarse), coordinates in datetime64 and degrees, in
-    any order, NaN where missing; `like`, with coordinates time, lat and lon.
+    any order, NaN where missing; `like`, with coordinates time, lat and lon, on the same or another pole.
     **Returns:** (time, lat, lon) float64 in the units of `coarse`.
     **Raises:** ValueError where no coarse cell is valid.
     """
@@ -33,12 +34,26 @@ def bilinear(coarse: xr.DataArray, like: xr.DataArray | xr.Dataset) -> xr.DataAr
     if not has_data.any():
         raise ValueError("expected at least one coarse value, got only missing ones; check the coarse file")
     values = np.stack([_fill_from_nearest(layer) for layer in values[has_data]])
+    if pole_of(coarse) != pole_of(like):
+        return _at_places(coarse.isel(time_coarse=has_data), values, like)
     lon = np.unwrap(like["lon"].values, period=360.0)
     lon_coarse = (coarse["lon_coarse"].values - lon.mean() + 180.0) % 360.0 - 180.0 + lon.mean()
     in_time = _weights(hours(coarse["time_coarse"].values[has_data]), hours(like["time"].values))
     in_lat = _weights(coarse["lat_coarse"].values, like["lat"].values)
     in_lon = _weights(lon_coarse, lon)
     fine = np.einsum("tT,yY,xX,TYX->tyx", in_time, in_lat, in_lon, values, optimize=True)
+    return xr.DataArray(fine, {dim: like[dim].values for dim in FIELD_DIMS}, FIELD_DIMS, "bilinear", dict(coarse.attrs))
+
+
+def _at_places(coarse: xr.DataArray, values: np.ndarray, like: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """`values` of `coarse` interpolated bilinearly at the places of the cells of `like`, which has another pole."""
+    cells = np.meshgrid(like["lat"].values, like["lon"].values, indexing="ij")
+    lat, lon = turned(*cells, pole_of(like), pole_of(coarse))
+    lon = near(lon, float(coarse["lon_coarse"].mean()))
+    in_lat = _weights(coarse["lat_coarse"].values, lat.ravel())
+    in_lon = _weights(coarse["lon_coarse"].values, lon.ravel())
+    in_time = _weights(hours(coarse["time_coarse"].values), hours(like["time"].values))
+    fine = np.einsum("tT,pY,pX,TYX->tp", in_time, in_lat, in_lon, values, optimize=True).reshape(-1, *lat.shape)
     return xr.DataArray(fine, {dim: like[dim].values for dim in FIELD_DIMS}, FIELD_DIMS, "bilinear", dict(coarse.attrs))
 
 
@@ -136,8 +151,10 @@ def means_over(coarse: xr.DataArray, like: xr.DataArray | xr.Dataset) -> tuple[n
     """Means of fine cells over coarse cells, by area, as matrices (lat_coarse, lat) and (lon_coarse, lon).
 
     A fine cell belongs to the nearest coarse centre, not further than half a coarse step. A coarse cell without
-    fine cells has a row of NaN. **Raises:** ValueError where all have none.
+    fine cells has a row of NaN. **Raises:** ValueError where all have none, or the two have other poles.
     """
+    if pole_of(coarse) != pole_of(like):
+        raise ValueError("expected an input on the pole of the fine fields, got one on another; regrid it for this")
     matrices = []
     for dim in ("lat", "lon"):
         centres, cells = (each.values.astype(np.float64) for each in (coarse[f"{dim}_coarse"], like[dim]))

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bayesdownscale.diagnostics.frame import pole_of, true_place, turned
 from bayesdownscale.diagnostics.scores import ensemble_mean, rmse, spread, variance
 from bayesdownscale.diagnostics.style import (
     BASELINE,
@@ -67,7 +68,8 @@ def time_series(
         line = truth.sel(lat=lat, lon=lon, method="nearest").sel(time=times)
         axes.plot(times, line, color=TRUTH, linewidth=1.5, label="truth")
     if coarse is not None:
-        cell = _cell_around(coarse, float(here["lat"]), float(here["lon"]))
+        at = turned(here["lat"].values, here["lon"].values, pole_of(ensemble), pole_of(coarse))
+        cell = _cell_around(coarse, *(float(each) for each in at))
         seen = cell.isel(
             time_coarse=(cell["time_coarse"].values >= times[0]) & (cell["time_coarse"].values <= times[-1])
         )
@@ -82,7 +84,7 @@ def time_series(
     axes.set_ylabel(label_of(ensemble))
     date_axis(axes, times)
     tidy(axes)
-    _title(figure, f"{name_of(ensemble)} at {place(float(here['lat']), float(here['lon']))}")
+    _title(figure, f"{name_of(ensemble)} at {place(*true_place(ensemble, float(here['lat']), float(here['lon'])))}")
     legend(axes, columns=5)
     return figure
 

@@ -14,7 +14,8 @@ from bayesdownscale.diagnostics.checks import FIELD_DIMS
 
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
 Known = xr.Dataset | xr.DataArray | Fields  # of fine fields by name
-OTHER_NAMES = {"latitude": "lat", "longitude": "lon", "valid_time": "time"}
+OTHER_NAMES = {"latitude": "lat", "longitude": "lon", "rlat": "lat", "rlon": "lon", "valid_time": "time"}
+SPACE = ("lat", "lon")  # their attributes hold the pole of rotated grids
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,7 @@ def align(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:
 
     **Raises:** ValueError, naming `what`, where units differ or the grid or all times are missing.
     """
+    field = field.drop_vars([name for name, coord in field.coords.items() if coord.ndim > 1])
     field = field.rename({old: new for old, new in OTHER_NAMES.items() if old in field.dims and new not in field.dims})
     field = field.drop_vars([name for name in field.coords if name not in FIELD_DIMS]).squeeze()
     missing = [dim for dim in FIELD_DIMS if dim not in field.dims]
@@ -163,7 +165,7 @@ def stack_chains(values: xr.DataArray) -> xr.DataArray:
         values = values.expand_dims("chain")
     values = values.transpose("chain", "draw", *FIELD_DIMS)
     shape = (values.sizes["chain"] * values.sizes["draw"], *(values.sizes[dim] for dim in FIELD_DIMS))
-    coords = {dim: values[dim].values for dim in FIELD_DIMS}
+    coords = {"time": values["time"].values} | {dim: (dim, values[dim].values, values[dim].attrs) for dim in SPACE}
     return xr.DataArray(values.data.reshape(shape), coords, ("draw", *FIELD_DIMS), values.name, values.attrs)
 
 

@@ -7,6 +7,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from bayesdownscale.diagnostics.baselines import bilinear
+from bayesdownscale.diagnostics.frame import map_edges, pole_of
 from bayesdownscale.diagnostics.scores import ensemble_mean, variance
 from bayesdownscale.diagnostics.style import (
     NORMAL,
@@ -17,9 +18,9 @@ from bayesdownscale.diagnostics.style import (
     degrees,
     draw_map,
     label_of,
-    map_edges,
     name_of,
     new_figure,
+    place,
     units_of,
     utc,
 )
@@ -74,7 +75,7 @@ def maps(
     panels = _value_panels(now, truth_now, coarse, interpolated)
     derived = _derived_panels(now, truth_now, interpolated)
 
-    lon_edges, lat_edges = map_edges(now)
+    (lon_edges, lat_edges), pole = map_edges(now), pole_of(now)
     mean_lat = float(lat_edges.mean())
     ratio = np.ptp(lat_edges) / np.ptp(lon_edges) / np.cos(np.deg2rad(np.clip(mean_lat, -85, 85)))
     panel_height = float(np.clip(ratio, 0.3, 2.5)) * PANEL_WIDTH
@@ -87,9 +88,11 @@ def maps(
     if derived:
         _draw_derived(parts[1], derived, now, columns)
     figure.suptitle(f"{name_of(ensemble)}, {utc(time)}", fontsize=NORMAL + 1.5)
+    said = f"Plate carrée, scaled at the mean latitude {degrees(round(mean_lat, 1), 'NS')}. "
+    if pole is not None:
+        said = f"In the coordinates of the grid, whose north pole lies at {place(pole.lat, pole.lon)}. "
     figure.supxlabel(
-        f"Plate carrée, scaled at the mean latitude {degrees(round(mean_lat, 1), 'NS')}. "
-        f"{chr(10) if columns < 3 else ''}Coastlines: Natural Earth. Grey: no value.",
+        f"{said}{chr(10) if columns < 3 else ''}Coastlines: Natural Earth. Grey: no value.",
         fontsize=SMALL - 0.5,
         color="0.3",
     )

@@ -12,6 +12,7 @@ import xarray as xr
 
 from bayesdownscale.diagnostics.digest import digest
 from bayesdownscale.diagnostics.field_scores import ScoredField
+from bayesdownscale.diagnostics.frame import true_place
 from bayesdownscale.diagnostics.layout import Known, add_truth
 from bayesdownscale.diagnostics.model_figures import graph_figure, parameter_figure
 from bayesdownscale.diagnostics.report_figures import figures_of, picture
@@ -76,14 +77,15 @@ def _render(tree: xr.DataTree, summary: dict[str, Any], scored: list[ScoredField
     variables = []
     for one in scored:
         ensemble, sizes = one.field.ensemble, one.numbers["shape"]
-        south, north, west, east = (*one.numbers["extent"]["lat"], *one.numbers["extent"]["lon"])
+        (south, north), (west, east) = one.numbers["extent"]["lat"], one.numbers["extent"]["lon"]
+        first, last = (place(*true_place(ensemble, *corner)) for corner in ((south, west), (north, east)))
         variables.append(
             {
                 "name": one.field.name,
                 "title": name_of(ensemble),
                 "units": units_of(ensemble),
                 "about": f"{sizes['time']} times, {period(ensemble['time'].values)}; {sizes['lat']} × "
-                f"{sizes['lon']} cells (lat × lon), {place(south, west)} to {place(north, east)}",
+                f"{sizes['lon']} cells (lat × lon), {first} to {last}",
                 "baselines": baseline_rows(one.numbers["baselines"]),
                 "scores": score_rows(one.numbers["scores"], units_of(ensemble)),
                 "tail": tail_rows(one.numbers["tail"], units_of(ensemble)),

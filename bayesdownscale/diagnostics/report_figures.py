@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from bayesdownscale.diagnostics.calibration_figures import coverage_curve, pit_histogram, reliability_diagram
 from bayesdownscale.diagnostics.field_scores import ScoredField
 from bayesdownscale.diagnostics.figures import between_snapshots, spread_and_error, time_series, widest_point
+from bayesdownscale.diagnostics.frame import true_place
 from bayesdownscale.diagnostics.maps import maps, unobserved_time
 from bayesdownscale.diagnostics.report_tables import number
 from bayesdownscale.diagnostics.structure_figures import jerk_figure, spectra_figure
@@ -33,12 +34,13 @@ def figures_of(one: ScoredField) -> Iterator[dict[str, Any]]:
         f"Maps of {name} at {utc(time)}: the posterior draws, their mean and spread{against}.",
         wide=True,
     )
+    where = place(*true_place(ensemble, lat, lon))
     yield picture(
         time_series(ensemble, (lat, lon), truth, coarse),
         "One cell over time",
-        f"The cell with the largest posterior spread away from the border, {place(lat, lon)}: a hard case, "
+        f"The cell with the largest posterior spread away from the border, {where}: a hard case, "
         "not a typical one. The input is the mean of a whole coarse cell; draws need not pass through it.",
-        f"Time series of {name} at {place(lat, lon)}: {draws} posterior draws{against}.",
+        f"Time series of {name} at {where}: {draws} posterior draws{against}.",
         wide=True,
     )
     if one.curves and truth is not None:

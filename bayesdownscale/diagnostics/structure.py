@@ -11,8 +11,10 @@ import numpy as np
 import xarray as xr
 
 from bayesdownscale.data.grid import EARTH_RADIUS_KM
+from bayesdownscale.data.overlap import mean_weights
 from bayesdownscale.diagnostics.blocks import by_part
 from bayesdownscale.diagnostics.checks import hours_apart, labelled, squared
+from bayesdownscale.diagnostics.frame import grid_of, pole_of
 from bayesdownscale.diagnostics.scores import area_weights, domain_mean
 
 COARSE = ("time_coarse", "lat_coarse", "lon_coarse")
@@ -146,7 +148,8 @@ def coarse_consistency(
     """How far area means of each draw lie from the coarse field it was drawn for, in units of the noise.
 
     Each fine cell belongs to the coarse cell whose centre is nearest in latitude and in longitude (of two, the first),
-    none where that is more than half a coarse step away. Times without a snapshot and coarse cells that are missing or
+    none where that is more than half a coarse step away; on another pole the parts of cells that lie within it, where
+    fine cells cover all of it. Times without a snapshot and coarse cells that are missing or
     hold no fine cell are left out; all others count the same. Draws of a right posterior, like the truth, have about 1.
 
     **Arguments:** `ensemble` ((draw,) time, lat, lon); `coarse` (time_coarse, lat_coarse, lon_coarse), snapshots,
@@ -169,13 +172,20 @@ def coarse_consistency(
     if not at.size:
         raise ValueError("expected coarse snapshots at times of the ensemble, got none; choose one period")
     cut = {"time_coarse": np.flatnonzero(seen)[of_coarse]}
+    one_pole = pole_of(coarse) == pole_of(ensemble)
     in_lat = _means_over(coarse["lat_coarse"].values, ensemble["lat"].values, area_weights(ensemble["lat"]).values)
     in_lon = _means_over(coarse["lon_coarse"].values, ensemble["lon"].values, np.ones(ensemble.sizes["lon"]))
+    turned = None if one_pole else mean_weights(grid_of(coarse), grid_of(ensemble))
+    n_cells = ensemble.sizes["lat"] * ensemble.sizes["lon"]
 
     def means(part: xr.DataArray) -> xr.DataArray:
         sizes = {"lat_coarse": len(in_lat), "lon_coarse": len(in_lon)}
         like = part.isel(lat=0, lon=0, drop=True).expand_dims(sizes, (-2, -1))
-        return like.copy(data=in_lat @ part.values @ in_lon.T)
+        if turned is None:
+            return like.copy(data=in_lat @ part.values @ in_lon.T)
+        weights, covered = turned
+        flat = part.values.reshape(-1, n_cells) @ weights.T
+        return like.copy(data=np.where(covered > 0.999, flat, np.nan).reshape(like.shape))
 
     fine = by_part(means, ensemble.isel(time=at), along="time").rename(time="time_coarse")
     residual = (fine.drop_vars("time_coarse") - coarse.isel(cut)) / noise.isel(cut, missing_dims="ignore")

@@ -12,8 +12,17 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from bayesdownscale.data.edges import edges_from_centres
-from bayesdownscale.diagnostics.coastlines import coastlines_in
+from bayesdownscale.diagnostics.frame import (
+    POINTS,
+    coast_of,
+    corners,
+    crossings,
+    map_edges,
+    meridian,
+    parallel,
+    pole_of,
+    true_box,
+)
 
 # Okabe & Ito 2008: told apart with every kind of colour vision; line styles and markers differ as well.
 POSTERIOR, TRUTH, BASELINE, OBSERVED = "#0072B2", "#000000", "#D55E00", "#E69F00"
@@ -115,13 +124,25 @@ def legend(axes: Axes, columns: int = 2) -> None:
     )
 
 
-def map_edges(field: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
-    """Cell edges along longitude and latitude [degrees] of a field (..., lat, lon), coarse or fine."""
-    lat, lon = (str(dim) for dim in field.dims[-2:])
-    return tuple(  # type: ignore[return-value]
-        edges_from_centres(field[dim].values) if field.sizes[dim] > 1 else field[dim].values + np.array([-90.0, 90.0])
-        for dim in (lon, lat)
-    )
+def _graticule(axes: Axes, like: xr.DataArray, frame: tuple[float, float, float, float]) -> None:
+    """True meridians and parallels, labelled where they meet the lower and the left side of a map on a rotated pole."""
+    pole = pole_of(like)
+    assert pole is not None
+    west, east, south, north = frame
+    low, high, first, last = true_box(like)
+    x, y = np.linspace(west, east, POINTS), np.linspace(south, north, POINTS)
+    below = pole.to_geographic(np.full(POINTS, south), x)[1]
+    beside = pole.to_geographic(y, np.full(POINTS, west))[0]
+    lines = []
+    for axis, span, line, at, values, letters in (
+        (axes.xaxis, (first, last), meridian, x, below, "EW"),
+        (axes.yaxis, (low, high), parallel, y, beside, "NS"),
+    ):
+        levels = [v for v in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*span) if span[0] <= v <= span[1]]
+        lines += [line(like, level) for level in levels]
+        ticks = [(place, degrees(level, letters)) for level in levels for place in crossings(at, values, level)]
+        axis.set_ticks([place for place, _ in ticks], [text for _, text in ticks])
+    axes.add_collection(LineCollection(lines, colors="0.25", linewidths=0.4, linestyles=":"), autolim=False)
 
 
 def draw_map(
@@ -129,25 +150,28 @@ def draw_map(
 ) -> QuadMesh:
     """A field (lat, lon), one colour a cell, within the domain of `like` (..., lat, lon), with coastlines.
 
-    Plate carrée, stretched so that distances at the mean latitude are right in both directions.
+    Plate carrée, stretched so that distances at the mean latitude are right in both directions; of a field on a rotated
+    pole in its own latitudes and longitudes, with lines of the true ones.
     """
     lon_edges, lat_edges = map_edges(like)
     west, east, south, north = lon_edges.min(), lon_edges.max(), lat_edges.min(), lat_edges.max()
-    own_lon, own_lat = map_edges(field)
-    own_lon = own_lon + 360.0 * np.round(((west + east) / 2 - own_lon.mean()) / 360.0)
     axes.set_facecolor(MISSING)
+    own_lon, own_lat = corners(field, like)
     mesh = axes.pcolormesh(
         own_lon, own_lat, np.ma.masked_invalid(field.values), norm=norm, cmap=colours, rasterized=True
     )
-    coast = coastlines_in(west, east, south, north)
+    coast = coast_of(like)
     for colour, width in (("white", 1.8), ("black", 0.8)):
         axes.add_collection(LineCollection(coast, colors=colour, linewidths=width), autolim=False)
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
     axes.set_aspect(1.0 / np.cos(np.deg2rad(np.clip((south + north) / 2, -85.0, 85.0))))
-    for axis, letters in ((axes.xaxis, "EW"), (axes.yaxis, "NS")):
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda value, _, letters=letters: degrees(value, letters)))
+    if pole_of(like) is None:
+        for axis, letters in ((axes.xaxis, "EW"), (axes.yaxis, "NS")):
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axis.set_major_formatter(FuncFormatter(lambda value, _, letters=letters: degrees(value, letters)))
+    else:
+        _graticule(axes, like, (west, east, south, north))
     axes.tick_params(labelsize=SMALL - 1, length=2.5)
     axes.set_title(title, fontsize=SMALL)
     return mesh

@@ -13,6 +13,7 @@ import xarray as xr
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords, Grid, Variable
 from bayesdownscale.data.results import coords_of
+from bayesdownscale.data.rotated import RotatedPole
 
 CHUNK = 2**24  # bytes of a field in one piece of a Zarr store, about
 COARSE_DIMS = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
@@ -155,7 +156,8 @@ def _labelled(site: xr.DataArray) -> Fields | None:
         return None
     units = str(site.attrs.get("units", ""))
     variables = tuple(Variable(str(name), units) for name in site["variable"].values)
-    grid = Grid(site["lat_coarse"].values, site["lon_coarse"].values)
+    pole = RotatedPole.from_attrs(site["lat_coarse"].attrs)
+    grid = Grid(site["lat_coarse"].values, site["lon_coarse"].values, pole=pole)
     return Fields(site.values, Coords(site["time_coarse"].values, variables, grid))
 
 
