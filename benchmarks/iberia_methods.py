@@ -68,13 +68,21 @@ def _draws(posterior, gram, y, noise, keys):
     return jax.lax.map(eqx.tree_at(known, posterior, (y, noise**2, factor)).draw, keys)
 
 
-def baselines(data: Data, model: bd.Fields, days: slice) -> dict[str, np.ndarray]:
+def corrected_by(method: str, data: Data, model: bd.Fields, days: slice) -> bd.Fields:
+    """The coarse `model` at `days`, corrected by month with the winters before the test; cells outside, the values of
+    the nearest one inside."""
+    past = slice(0, data.test)
+    fill = lambda fields: replace(fields, values=_filled(fields.values, data.inside))
+    parts = (fill(each) for each in (model.isel_times(days), data.perfect.isel_times(past), model.isel_times(past)))
+    return bd.correct(*parts, method=method, multiplicative=("pr",), wet={"pr": 1.0})[0]
+
+
+def baselines(data: Data, model: bd.Fields, days: slice, method: str = "eqm") -> dict[str, np.ndarray]:
     """`BCSD` and `interpolation` of the coarse `model` at `days`, corrected: (day, variable, lat, lon)."""
     past = slice(0, data.test)
     reference = data.perfect.isel_times(past)
     fill = lambda fields: replace(fields, values=_filled(fields.values, data.inside))
-    corrected, _ = bd.correct(fill(model.isel_times(days)), fill(reference), fill(model.isel_times(past)),
-                              method="eqm", multiplicative=("pr",), wet={"pr": 1.0})  # fmt: skip
+    corrected = corrected_by(method, data, model, days)
     lat, lon = data.fine.grid.places()
     month = lambda fields: fields.times.astype("datetime64[M]").astype(int) % 12
     fine, own = data.fine.isel_times(past), fill(reference)
