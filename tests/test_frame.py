@@ -157,3 +157,7 @@ def test_a_truth_from_a_rotated_file(tmp_path):
     with xr.open_dataset(tmp_path / "truth.nc") as ds:
         tree = add_truth(made.to_datatree(), ds[["tas"]])
     assert_allclose(tree["truth"]["tas"].values, fine.values[:, 0], atol=1e-5)
+    other = bd.Grid(FINE.lat, FINE.lon, pole=bd.RotatedPole(39.25, -160.0))
+    elsewhere = bd.Fields(fine.values, bd.Coords(TIMES, TAS, other))
+    with pytest.raises(ValueError, match="expected the truth of 'tas' on the pole of the posterior"):
+        add_truth(made.to_datatree(), elsewhere)

@@ -77,7 +77,8 @@ print(f"prior draw: dry share {np.mean(weather[:, 1] == 0):.2f}, RACMO {np.mean(
 # The program says: data are means of the latent field over coarse cells, plus noise. The mean rain of a cell does not
 # determine that mean, least of all where it is dry, and weather drawn from the prior tells how well it does: `Sight`.
 # CNRM-CM5 is first mapped to the distribution of RACMO's own coarse means, quantile by quantile and in the correlation
-# of temperature and rain.
+# of temperature and rain. For files, `bayesdownscale correct` does the same in physical units, by `--method qdm` or,
+# with correlations, `mbcn`; `python -m benchmarks.iberia_correction` compares the methods on these data.
 
 # %%
 H = bd.area_mean(fine.grid, model.grid)

@@ -3,7 +3,7 @@
 #
 # Files from climate models are seldom as a prior wants them. This makes an untidy one whose truth is known, opens it,
 # says what the file does not say, and chooses the operator in time: six-hour means are no snapshots, and taking them
-# for snapshots costs skill. What happens to 70 other kinds of files is in docs/awkward_files.md.
+# for snapshots costs skill. What happens to 88 other kinds of files is in docs/awkward_files.md.
 
 # %%
 import os
@@ -73,6 +73,28 @@ print(coarse.variables, "\n", coarse.grid.extent(), "\n", coarse.times, coarse.m
 known = np.isfinite(coarse.values)
 print("largest error of a coarse value:", np.abs(coarse.values - np.asarray(values))[known].max(), "K; missing:",
       int((~known).sum()))  # fmt: skip
+
+# %% [markdown]
+# ## Many files, many levels
+#
+# Archives keep a file a year or a file a variable, and some files hold several levels or members. Files are given by a
+# list or by wildcards, and joined along time without being loaded; `at` says which level or member is meant (on the
+# command line: `bayesdownscale downscale 'morning.nc' 'evening.nc' --at member=1`, or `'part_*.nc'` in quotes).
+
+# %%
+with xr.open_dataset(out / "untidy.nc", decode_times=False) as untidy:
+    for name, times in {"evening": slice(2, 4), "morning": slice(0, 2)}.items():
+        part = untidy.isel(time=times)
+        two = part.assign(T2=part.T2.expand_dims(member=[0, 1]).copy(deep=True))
+        two["T2"][0] += 5.0  # another weather
+        two["T2"].attrs = part.T2.attrs
+        two.to_netcdf(out / f"part_{name}.nc")
+try:
+    bd.open_coarse(out / "part_*.nc", like=prior, variables={"t2m": "T2"})
+except bd.DataError as error:
+    print("DataError:", error)
+again = bd.open_coarse(out / "part_*.nc", like=prior, variables={"t2m": "T2"}, at={"member": 1})
+print("the same again:", np.allclose(again.values, coarse.values, equal_nan=True), "from", again.source)
 
 # %% [markdown]
 # ## Snapshots or means?

@@ -6,6 +6,9 @@ the package xsdba: at random rotations of the standardised variables, again and 
 become those of the reference. It gives the order of the days of each variable; their values are those of QDM, put in
 that order. So each variable keeps the distribution that QDM gives it, and the variables of a cell depend on each other
 as in the reference, by ranks. What happens from day to day and from cell to cell is not looked at, and is blurred.
+
+It is slow: xsdba compiles for half a minute the first time, then takes 0.01 s a cell and season (two variables, 400
+days, one core), ten times what QDM takes; a grid of 100 x 200 cells by month is a matter of an hour.
 """
 
 import warnings

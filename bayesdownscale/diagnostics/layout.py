@@ -11,6 +11,7 @@ from bayesdownscale.data.grid import Variable
 from bayesdownscale.data.units import convert
 from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.checks import FIELD_DIMS
+from bayesdownscale.diagnostics.frame import pole_of
 
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
 Known = xr.Dataset | xr.DataArray | Fields  # of fine fields by name
@@ -131,6 +132,12 @@ def align(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:
     if set(field.dims) != set(FIELD_DIMS) or not set(FIELD_DIMS) <= set(field.coords):
         raise ValueError(f"expected {what} with coordinates time, lat and lon, got {field.dims}; name its axes")
     field = _in_units(field, like, what)
+    own, wanted = pole_of(field), pole_of(like)
+    if own is not None and wanted is not None and own != wanted:
+        raise ValueError(
+            f"expected {what} of '{field.name}' on the pole of the posterior, {wanted}, got {own}; regrid it to the "
+            "posterior's grid"
+        )
     middle = float(like["lon"].mean())
     field = field.assign_coords(lon=(field["lon"] - middle + 180.0) % 360.0 - 180.0 + middle)
     for dim in ("lat", "lon"):
