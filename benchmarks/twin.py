@@ -5,7 +5,8 @@ cells every 6 hours; noise of 10 Pa (psl), 0.1 m s-1 (uas, vas) and 0.1 K (tas).
 judged as simulation-based calibration would judge them, the truths coming from the climate itself instead of the prior:
 coverage of central 90 % intervals and spread over skill, of each variable at observed and at other hours, and the fair
 CRPS against interpolation, kriging of each variable by itself, and the exact posterior of the Gaussian that the network
-corrects (all variables at once). Standard errors are those of the means over truths.
+corrects (all variables at once). The truths come from realizations of 25 each; weather of one realization is alike for
+weeks, so with more than two of them standard errors are those of means over realizations, else over truths.
 """
 
 import json
@@ -82,7 +83,6 @@ def summarise(rows: list[dict[str, dict[str, float]]], members: int) -> dict[str
     for name in rows[0]:
         score = {key: np.asarray([row[name][key] for row in rows]) for key in rows[0][name]}
         interpolated = np.mean([row["/".join(["interpolation", *name.split("/")[1:]])]["crps"] for row in rows])
-        error_of = lambda values: float(np.std(values, ddof=1) / np.sqrt(values.size)) if values.size > 1 else np.nan
         summary[name] = {"crps": float(score["crps"].mean()), "crps_se": error_of(score["crps"])}
         summary[name]["crps_over_interpolation"] = float(score["crps"].mean() / interpolated)
         if "coverage90" in score:
@@ -90,6 +90,13 @@ def summarise(rows: list[dict[str, dict[str, float]]], members: int) -> dict[str
             summary[name] |= {"coverage90": float(score["coverage90"].mean()), "spread_skill": float(skill**0.5)}
             summary[name]["coverage90_se"] = error_of(score["coverage90"])
     return summary
+
+
+def error_of(values: np.ndarray) -> float:
+    """Standard error of the mean of `values`, one of each truth."""
+    stretches = [values[i : i + STRETCH].mean() for i in range(0, values.size - STRETCH + 1, STRETCH)]
+    independent = np.asarray(stretches) if len(stretches) > 2 else values
+    return float(np.std(independent, ddof=1) / np.sqrt(independent.size)) if values.size > 1 else np.nan
 
 
 @click.command()

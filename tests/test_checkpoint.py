@@ -76,6 +76,19 @@ def test_the_gaussian_inside_is_a_prior_too(trained_folder):
     assert jnp.isfinite(prior.log_prob(draw))
 
 
+def test_a_description_from_before_there_were_blocks(folder, trained_folder):
+    edit(folder, lambda r: r["architecture"].pop("block"))
+    jax.tree.map(np.testing.assert_array_equal, load_prior(folder).denoiser, load_prior(trained_folder).denoiser)
+
+
+def test_modes_in_blocks_come_back(toy_fields, tiny, tmp_path):
+    """Five modes asked for, in blocks of two: four, in two blocks over 2 x 3 rows."""
+    prior = load_gaussian_prior(train_prior(toy_fields, tmp_path, **{**tiny, "block": 2}) and tmp_path)
+    assert prior.field.modes.shape[0] == 4
+    assert prior.field.bases.shape == (2, 6, 6)
+    assert jnp.isfinite(prior.log_prob(prior.sample(jax.random.key(0))))
+
+
 def test_missing_files(folder):
     weights(folder).unlink()
     refuse(folder, "prior-", "found no file")
@@ -118,6 +131,8 @@ def test_a_description_that_is_none(folder, text):
         lambda r: r.update(window=4),
         lambda r: r.pop("architecture"),
         lambda r: r["architecture"].update(modes=4),
+        lambda r: r["architecture"].update(block=0),
+        lambda r: r["architecture"].update(block=5),
         lambda r: r["architecture"]["network"].update(widths=[8]),
         lambda r: r["architecture"]["network"].update(depth=3),
         lambda r: r["levels"].update(sigma_min=1e9),

@@ -2,7 +2,7 @@
 
     python tools/train_twin_prior.py --out bayesdownscale/prior/shipped/twin
 
-Weather of the twin is made from seeds that nothing else uses, in stretches of 120 days. Started again, it goes on
+Weather of the twin is made from seeds that nothing else uses, in stretches of 50 days. Started again, it goes on
 where it stopped. The folder then also holds the weather and the state of the training, which are not shipped: only
 `prior*` is.
 """
@@ -25,7 +25,7 @@ from bayesdownscale.prior.network import UNetConfig
 from bayesdownscale.prior.trained import train_prior
 from bayesdownscale.prior.training import Progress, TrainingConfig
 
-SEED, DAYS = 20_000, 120
+SEED, DAYS = 20_000, 50
 
 
 def weather(stretches: int, folder: Path) -> Fields:
@@ -46,12 +46,13 @@ def weather(stretches: int, folder: Path) -> Fields:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stretches", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--stretches", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--widths", default="32,48,64")
-    parser.add_argument("--modes", type=int, default=350)
-    parser.add_argument("--validate-every", type=int, default=600)
+    parser.add_argument("--widths", default="16,24,32")
+    parser.add_argument("--modes", type=int, default=288)
+    parser.add_argument("--block", type=int, default=24)
+    parser.add_argument("--validate-every", type=int, default=300)
     arguments = parser.parse_args()
     fields = weather(arguments.stretches, arguments.out)
     land, height = geography(PLANET, *PLANET.metres(GRID.lat, GRID.lon))
@@ -72,10 +73,11 @@ def main() -> None:
             learning_rate=1e-3, warmup=100, weight_decay=0.05, amplitude=0.0, ema=0.995,
         ),
         statics=np.stack([land, height], axis=-1),
-        validation_share=1 / 40,
+        validation_share=1 / 48,
         n_modes=arguments.modes,
-        shrink=(0.02, 0.02),
-        floor=1e-7,
+        block=arguments.block,
+        shrink=(0.0, 0.0),  # 2400 days of weather need none
+        floor=1e-8,
         provenance={"command": " ".join(["python tools/train_twin_prior.py", *words])},
         on_progress=report,
     )  # fmt: skip
