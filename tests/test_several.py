@@ -1,5 +1,7 @@
 """Several files as one, and levels chosen: from Python, from the command line, and left on disk."""
 
+import itertools
+
 import ensembles
 import numpy as np
 import pytest
@@ -8,8 +10,11 @@ from awkward import TIMES, TRUTH, many, netcdf, other_variable, part, plain
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 from test_correct import MODEL, REFERENCE, written
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from bayesdownscale.cli import main
+from bayesdownscale.data.concatenated import concatenated
 from bayesdownscale.data.errors import DataError
 from bayesdownscale.data.lazy import open_lazy
 from bayesdownscale.data.places import Files, place_of
@@ -54,7 +59,7 @@ def test_files_stay_on_disk_and_variables_come_together(tmp_path):
     names = many(part(2, 3), part(0, 1))(tmp_path)
     other_variable(plain()).to_netcdf(tmp_path / "pr.nc")
     lazy = open_lazy([names, tmp_path / "pr.nc"], ["pr", "tas"])
-    assert all(array.chunks is not None for array in lazy.values.arrays)
+    assert not any(array.variable._in_memory for array in lazy.values.arrays)
     assert_array_equal(lazy.values[1:3], np.repeat(FLIPPED[1:3], 2, axis=1))
     assert_array_equal(lazy.times, TIMES)
     assert [v.units for v in lazy.variables] == ["kg m-2 s-1", "K"]
@@ -68,6 +73,41 @@ def test_files_stay_on_disk_and_variables_come_together(tmp_path):
     assert means.methods == ("mean",)
     assert_array_equal(means.bounds, ends)
     assert_array_equal(means.values, FLIPPED)
+
+
+class Recorder(BackendArray):
+    """Values on a disk that remembers how many were read."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype, self.read = values, values.shape, values.dtype, 0
+
+    def __getitem__(self, key):
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.get)
+
+    def get(self, key):
+        found = self.values[np.ix_(*(np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True)))]
+        self.read += found.size
+        return found.squeeze(tuple(k for k, each in enumerate(key) if isinstance(each, int | np.integer)))
+
+
+def test_only_what_is_asked_for_is_read():
+    """Any outer index into three parts, one of them a single step, one with its dimensions in another order."""
+    rng = np.random.default_rng(0)
+    whole = rng.standard_normal((9, 4, 5))
+    disks = [Recorder(whole[:3]), Recorder(whole[3]), Recorder(np.moveaxis(whole[4:], 0, 2))]
+    dims = ("time", "y", "x"), ("y", "x"), ("y", "x", "time")
+    lazy = lambda disk: indexing.LazilyIndexedArray(disk)
+    joined = concatenated([xr.Variable(d, lazy(disk)) for d, disk in zip(dims, disks, strict=True)], "time")
+    assert joined.shape == whole.shape
+    keys = [slice(2, 6), slice(None), slice(None, None, 2), slice(8, 2, -1), slice(4, 4), 3, 7, np.array([8, 0, 3, 0])]
+    for time, y, x in itertools.product(keys, (slice(None), 1, np.array([3, 0])), (slice(1, 3), -1)):
+        steps, rows, columns = (np.atleast_1d(np.arange(n)[k]) for n, k in zip(whole.shape, (time, y, x), strict=True))
+        for disk in disks:
+            disk.read = 0
+        got = joined.isel(time=time, y=y, x=x)
+        assert_array_equal(np.ravel(got.values), np.ravel(whole[np.ix_(steps, rows, columns)]))
+        assert got.shape == tuple(len(k) for k, i in ((steps, time), (rows, y), (columns, x)) if not isinstance(i, int))
+        assert sum(disk.read for disk in disks) <= steps.size * rows.size * columns.size
 
 
 def test_rows_of_an_ensemble(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .axes import standard_name
+from .concatenated import as_slice
 from .errors import DataError, quoted, span
 from .fields import Fields
 from .grid import Coords, Grid, Variable
@@ -54,10 +55,10 @@ def open_coarse(
     with opened(place, at=at) as ds:
         found = find_coarse(ds, place, coords, variables, times)
         values = []
-        rows, columns = found.rows, found.columns
+        rows, columns = as_slice(found.rows), as_slice(found.columns)
         for variable, array in zip(found.variables, found.layers.arrays, strict=True):
             where = f"'{array.name}' in {place}"
-            data = load(array.isel({array.dims[1]: rows, array.dims[2]: columns}), place)
+            data = load(array.isel(dict(zip(array.dims[1:], (rows, columns), strict=True))), place)
             given = label(array)
             told = (units or {}).get(variable.name, (units or {}).get(given.name, given.units))
             data = convert(data, replace(given, units=told), variable, where)

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .axes import AXES, find_axis, read_pole, regular_grid, rotated_axes, seam, standard_name, straightened
+from .concatenated import as_slice
 from .errors import DataError, quoted
 from .fields import Fields
 from .grib import with_rotated_axes
@@ -72,7 +73,7 @@ def open_fields(
                 rows, columns, grid = in_box(grid, region)
             except ValueError as error:
                 raise DataError(f"{place}: {error}") from error
-            arrays = [array.isel({array.dims[1]: rows, array.dims[2]: columns}) for array in arrays]
+            arrays = [a.isel({a.dims[1]: as_slice(rows), a.dims[2]: as_slice(columns)}) for a in arrays]
         values = np.stack([load(array, place) for array in arrays], axis=1)
     for k, variable in enumerate(labels):
         if np.isnan(values[:, k]).all():
@@ -104,7 +105,7 @@ def open_dataset(place: Place, wanted: Sequence[str] = (), at: Mapping[str, obje
         parts = []
         try:
             for part in place.parts:
-                parts.append(_open(part, wanted).chunk())  # a chunk a file: of it only what is asked for is read
+                parts.append(_open(part, wanted))
             ds = joined(parts, place)
         except BaseException:
             for part in parts:
@@ -219,7 +220,7 @@ def read_layers(ds: xr.Dataset, names: list[str], path: Place, period: slice | N
                 f"'{names[0]}'; read them one at a time"
             )
     times = read_times(ds, time, period, path)
-    arrays = [array.isel({array.dims[0]: times.order}) for array, *_ in found]
+    arrays = [array.isel({array.dims[0]: as_slice(times.order)}) for array, *_ in found]
     pole = None if rotated_axes(arrays[0]) is None else read_pole(ds[names[0]], lat, lon, path)
     front = seam(np.asarray(lon.values, np.float64)) if pole is None else 0
     if front:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from .axes import find_axis
+from .concatenated import concatenated
 from .errors import DataError, quoted
 from .places import Files, Place
 
@@ -25,13 +26,12 @@ def joined(parts: list[xr.Dataset], files: Files) -> xr.Dataset:
         names = tuple(sorted(str(n) for n, array in ds.data_vars.items() if find_axis(array, "time") is not None))
         if not names:
             raise DataError(f"expected variables with a time axis in {place}, got none; leave it out of {files}")
-        groups.setdefault(names, []).append((_with_time(ds, names[0]), place))
+        groups.setdefault(names, []).append((ds, place))
     every = [(_along_time(names, group, files), group[0][1]) for names, group in groups.items()]
     (first, name), *others = every
     for other, place in others:
         _check_grid(first, other, name, place, files)
-        own, their = (find_axis(ds[_timed(ds)], "time") for ds in (first, other))
-        if own is None or their is None or not np.array_equal(own.values, their.values):
+        if not np.array_equal(_time(first).values, _time(other).values):
             raise DataError(
                 f"expected the same times of all variables in {files}, got {_period(first)} in {name} and after, and "
                 f"{_period(other)} in {place} and after; choose files of one period"
@@ -93,15 +93,15 @@ def _is(value: object, wanted: object) -> bool:
         return str(value) == str(wanted)
 
 
-def _with_time(ds: xr.Dataset, name: str) -> xr.Dataset:
-    """`ds` with its time as a dimension, also where it holds one time only."""
-    time = find_axis(ds[name], "time")
-    assert time is not None
+def _with_time(ds: xr.Dataset, name: str, dim: str) -> xr.Dataset:
+    """The coordinates of `ds` with its time, called `name`, along `dim`, also where it holds one time only."""
+    ds = ds.drop_vars(list(ds.data_vars))
+    time = ds[name]
     if time.ndim:
-        return ds
-    bounds = str(time.encoding.get("bounds", time.attrs.get("bounds", f"{time.name}_bnds")))
-    ends = {bounds: ds[bounds].expand_dims(str(time.name))} if bounds in ds.variables else {}
-    return ds.expand_dims(str(time.name)).assign_coords(ends)
+        return ds.rename({time.dims[0]: dim}) if time.dims[0] != dim else ds
+    bounds = str(time.encoding.get("bounds", time.attrs.get("bounds", f"{name}_bnds")))
+    ends = {bounds: ds[bounds].expand_dims(dim)} if bounds in ds.variables else {}
+    return ds.drop_vars(list(ends)).assign_coords({name: time.expand_dims(dim)} | ends)
 
 
 def _along_time(names: tuple[str, ...], group: list[tuple[xr.Dataset, Place]], files: Files) -> xr.Dataset:
@@ -110,6 +110,11 @@ def _along_time(names: tuple[str, ...], group: list[tuple[xr.Dataset, Place]], f
         return group[0][0]
     (first, name), *others = group
     for other, place in others:
+        if _time(first).name != _time(other).name:
+            raise DataError(
+                f"expected one name of the times in {files}, got '{_time(first).name}' in {name} and "
+                f"'{_time(other).name}' in {place}; rename one"
+            )
         _check_grid(first, other, name, place, files)
         for variable in names:
             own, their = (str(ds[variable].attrs.get("units", "")) for ds in (first, other))
@@ -118,16 +123,18 @@ def _along_time(names: tuple[str, ...], group: list[tuple[xr.Dataset, Place]], f
                     f"expected one unit of '{variable}' in {files}, got '{own}' in {name} and '{their}' in {place}; "
                     "correct the 'units' attribute or read them one at a time"
                 )
-    dim = str(_time(first).dims[0])
+    time = _time(first)
+    dim = str(time.dims[0] if time.ndim else time.name)
     if all(_time(ds).dtype.kind in "MO" for ds, _ in group):  # others are undated, and refused when they are read
         group = _in_order(group, files)
+    places = [_with_time(ds, str(time.name), dim) for ds, _ in group]
     whole = xr.concat(
-        [ds for ds, _ in group], dim, data_vars="minimal", coords="minimal", compat="override", join="override",
-        combine_attrs="override",
-    )  # fmt: skip
-    for variable in whole.variables:
-        whole[variable].encoding = dict(first[variable].encoding)
-    return whole
+        places, dim, data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="override"
+    )
+    for name in whole.variables:
+        whole[name].encoding = dict(first[name].encoding)
+    series = {name: concatenated([ds[name].variable for ds, _ in group], dim) for name in names}
+    return whole.assign({name: array.variable for name, array in first.data_vars.items()} | series)
 
 
 def _in_order(group: list[tuple[xr.Dataset, Place]], files: Files) -> list[tuple[xr.Dataset, Place]]:
@@ -153,8 +160,9 @@ def _in_order(group: list[tuple[xr.Dataset, Place]], files: Files) -> list[tuple
 def _check_grid(first: xr.Dataset, other: xr.Dataset, name: Place, place: Place, files: Files) -> None:
     """Raise `DataError` where the coordinates in space, or of levels and the like, are not those of `first`."""
     own, their = first[_timed(first)], other[_timed(other)]
-    dims = [str(dim) for dim in own.dims if dim != _time(first).dims[0]]
-    same = {d: own.sizes[d] for d in dims} == {str(d): their.sizes[d] for d in their.dims if d != _time(other).dims[0]}
+    both = (first, own), (other, their)
+    sizes = [{str(d): x.sizes[d] for d in x.dims if d not in _time(ds).dims} for ds, x in both]
+    dims, same = list(sizes[0]), sizes[0] == sizes[1]
     for key in [*dims, *(str(c.name) for axis in ("lat", "lon") if (c := find_axis(own, axis)) is not None)]:
         if not same or key not in first.coords:
             continue
