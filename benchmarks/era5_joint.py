@@ -42,9 +42,9 @@ def main(as_json: bool, quick: bool, n: int) -> None:
         replicates=n, draws=DRAWS, settings=settings, functionals=functionals, batch=2, on_batch=tell,
     )  # fmt: skip
     rows = as_rows(bd.uniformity(result))
-    print("quantity            D       p")
+    print("quantity            D       p   mean  outer")
     for row in rows:
-        print(f"{row['quantity']:<16} {row['D']:.3f} {row['p']:7.3f}")
+        print(f"{row['quantity']:<16} {row['D']:.3f} {row['p']:7.3f} {row['mean']:6.2f} {row['outer']:6.2f}")
     if as_json:
         print(json.dumps({"benchmark": "era5_joint", "replicates": n, "sweeps": sweeps, "rows": rows}))
 

@@ -83,7 +83,7 @@ def as_rows(judged: xr.Dataset) -> list[dict]:
     """A row for each quantity."""
     value = lambda name, quantity: float(judged[name].sel(quantity=quantity))
     quantities = judged["quantity"].values
-    return [{"quantity": str(q)} | {name: value(name, q) for name in ("D", "p", "outer")} for q in quantities]
+    return [{"quantity": str(q)} | {name: value(name, q) for name in ("D", "p", "mean", "outer")} for q in quantities]
 
 
 def functionals(fields: jax.Array) -> dict[str, jax.Array]:

@@ -60,6 +60,7 @@ def test_narrow_draws_are_found_by_single_quantities_and_by_tarp(setting):
     found = sbc(KEY, program, narrow_sampler, *setting, replicates=REPLICATES, draws=DRAWS, settings=settings)
     judged = uniformity(found)
     assert float(judged["p"].sel(quantity="t2m mean")) < 1e-3
+    assert abs(float(judged["mean"].sel(quantity="t2m mean")) - 0.5) < 0.1  # too narrow, not too high
     assert float(judged["outer"].sel(quantity="t2m mean")) > 0.3
     assert float(judged["p"].sel(quantity="tarp")) < 0.01
 

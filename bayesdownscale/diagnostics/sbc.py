@@ -74,9 +74,10 @@ def sbc(
 
 def uniformity(result: xr.Dataset, seed: int = 0) -> xr.Dataset:
     """How far ranks are from uniform: for each quantity `D`, the Kolmogorov-Smirnov distance (1.36 / sqrt(replicates)
-    is its 5 % point), its p-value `p`, and `outer`, the share of ranks in the two outer eighths, 0.25 if uniform: more
-    where draws are too narrow, or draws of one chain that is not yet independent of its start; less where they are
-    too wide. Ties are broken at random with `seed`."""
+    is its 5 % point), its p-value `p`, the `mean` rank from 0 to 1 (0.5 if uniform, less where draws are too high), and
+    `outer`, the share of ranks in the two outer eighths, 0.25 if uniform: more where draws are too narrow, or draws of
+    one chain that is not yet independent of its start; less where they are too wide. Ties are broken at random with
+    `seed`."""
     rank = result["rank"].values
     u = (rank + np.random.default_rng(seed).uniform(size=rank.shape)) / (result.attrs["draws"] + 1)
     tests = [kstest(row, "uniform") for row in u]
@@ -84,6 +85,7 @@ def uniformity(result: xr.Dataset, seed: int = 0) -> xr.Dataset:
         {
             "D": ("quantity", [float(test.statistic) for test in tests]),
             "p": ("quantity", [float(test.pvalue) for test in tests]),
+            "mean": ("quantity", u.mean(axis=1)),
             "outer": ("quantity", np.mean(np.abs(u - 0.5) > 0.375, axis=1)),
         },
         {"quantity": result["quantity"].values},
