@@ -9,6 +9,8 @@ comparison exact but for what seams change, so that few members do:
 - lag-1 autocorrelation of anomalies over a seam, in jobs and in one job;
 - the same of seams between windows: one job over the one with closer windows, whose seams lie at other hours, and the
   mean square of second differences over that of the truth, at each hour between two data.
+
+The standard deviation of the posterior is that of the error of a draw over the root of two.
 """
 
 import json
@@ -73,7 +75,7 @@ def main(as_json: bool, days: int, members: int, steps: int) -> None:
     problem = Problem(bd.load_prior("twin"), CoarseInMemory(coarse), model, {"sigma": TWIN_NOISE_SD})
     hours = int((coarse.times[-1] - coarse.times[0]) / HOUR) + 1
     jobs, plan = drawn(problem, hours, 24, None, members, steps)
-    one, _ = drawn(problem, hours, hours, None, members, steps)
+    one, whole = drawn(problem, hours, hours, None, members, steps)
     closer, close = drawn(problem, hours, hours, plan.stride // 2, members, steps)
     names = [v.name for v in truth.variables]
     at = np.arange(plan.span, hours - 1, plan.span)
@@ -81,8 +83,8 @@ def main(as_json: bool, days: int, members: int, steps: int) -> None:
     error = np.sqrt(np.square(one - truth.values[:hours]).mean((0, 1, 3, 4)) / 2)  # a draw and the truth: twice
     gap = np.sqrt(np.square(jobs - one)[:, np.concatenate([at - 1, at])].mean((0, 1, 3, 4))) / error
     ratio = curvature(jobs)[around].mean(0) / curvature(one)[around].mean(0)
-    per = lambda values: dict(zip(names, np.round(values, 5).tolist(), strict=True))
-    windows = window_seams(plan)
+    per = lambda values: dict(zip(names, np.round(values.astype(float), 5).tolist(), strict=True))
+    windows = window_seams(whole)
     beside = np.concatenate([windows - 2, windows - 1])
     elsewhere = np.setdiff1d(np.arange(hours - 2), beside)
     known = curvature(truth.values[None, :hours]).mean(0)
