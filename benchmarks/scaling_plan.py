@@ -62,8 +62,9 @@ def draw(rows: dict[str, list[dict[str, Any]]], out: Path) -> None:
             axes[0].annotate(label, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
         axes[0].set(xlabel="numbers in a field (cells x variables)", title="Cost of resolution")
         axes[0].set_ylabel("processor time per number, hour\nand evaluation [µs]")
-        axes[0].margins(x=0.15, y=0.12)
-        axes[0].legend(fontsize=8)
+        axes[0].margins(x=0.15)
+        axes[0].set_ylim(7e-4 * max(whole) / 5, 3 * max(whole))
+        axes[0].legend(fontsize=8, loc="lower left", frameon=False)
     if "members" in rows:
         row = rows["members"][0]
         m = row["cumulative_jobs"]
@@ -72,7 +73,8 @@ def draw(rows: dict[str, list[dict[str, Any]]], out: Path) -> None:
         axes[1].set(xlabel="members", ylabel="processor time [s]", title="Cost of members")
         axes[1].set_xticks(m, [str(k) for k in m], minor=False)
         axes[1].minorticks_off()
-        axes[1].legend(fontsize=8)
+        axes[1].set_ylim(row["seconds_a_job"] / 3, 3 * row["cumulative_seconds"][-1])
+        axes[1].legend(fontsize=8, loc="lower right", frameon=False)
     if "devices" in rows:
         n = [r["devices"] for r in rows["devices"]]
         first = rows["devices"][0]["seconds_a_job"]
