@@ -9,6 +9,8 @@ own coarse means of the test winters, whose days match; and `model in the past`,
 prior and the correction learned from. Baselines get the same coarse fields, corrected by quantile mapping (EQM by
 month, frequency adaptation for wet days).
 
+`--correction qdm` (or another) corrects CNRM-CM5 in mm/d and degC instead of mapping its scores to those of RACMO.
+
 `--everywhere` maps the correlations between all coarse cells too. It brings those of temperature right in the winters
 it learned from and spoils them in the test (mean error of a pair 0.02 and 0.19; 4 members, 10 sweeps, 200 modes):
 152 x 152 correlations are too many for 1170 days.
