@@ -72,7 +72,7 @@ def prior_from(folder: Path | None, precision: str = "float32") -> Any:
 
 def problem_from_files(
     prior: Path | None,
-    coarse: Path | Sequence[Path],
+    coarse: str | Path | Sequence[str | Path],
     model: str,
     settings: dict[str, Any],
     names: dict[str, str] | None = None,
