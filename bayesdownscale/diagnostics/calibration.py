@@ -154,7 +154,8 @@ def _width(curves: xr.DataArray) -> xr.DataArray:
     """How far the log variance (item,) of the normal scores of the PIT is from its mean over items. A variance about
     their mean, since correlated fields are by chance too high or too low as a whole, which is no matter of spread."""
     square = _mean_of(curves, lambda u: ndtri(u) ** 2)
-    log_variance = np.log(np.maximum(square - _mean_of(curves, ndtri) ** 2, 1e-12))
+    variance = (square - _mean_of(curves, ndtri) ** 2).clip(min=1e-12)
+    log_variance = variance.copy(data=np.log(variance.values))
     return abs(log_variance - log_variance.mean())
 
 
@@ -163,7 +164,7 @@ def _farthest(curves: xr.DataArray) -> xr.DataArray:
     items. Correlated fields are by chance too high or too low as a whole, which moves the middle of the distribution
     most; without these units that would hide what happens near its ends."""
     distance = (curves - curves["pit"]).sel(pit=slice(0.0249, 0.9751))
-    usual = np.sqrt((distance**2).mean("item"))
+    usual = (distance**2).mean("item") ** 0.5
     return (abs(distance) / usual.where(usual > 0)).max("pit").fillna(0.0)
 
 
