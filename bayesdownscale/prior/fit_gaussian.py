@@ -121,7 +121,7 @@ def fit_gaussian(
     def directions(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Modes, the series of their coefficients and bases, from the parts `rows` and windows."""
         if cells <= DENSE_CELLS:
-            sample = sum(products[f] for f in rows) / np.isin(fold, rows).sum()
+            sample = np.sum([products[f] for f in rows], axis=0) / np.isin(fold, rows).sum()
             modes = smooth_modes(sample, tuple(shape), grid, n_modes, shrink_space)
         else:
             modes = np.linalg.svd(flat[np.isin(fold, rows)], full_matrices=False)[2][:n_modes]

@@ -12,6 +12,7 @@ from bayesdownscale.data.censored import fill
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.data.transform import Anamorphosis
+from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
 from bayesdownscale.prior.fit_gaussian import fit_gaussian
 from bayesdownscale.prior.noise import NoiseLevels
@@ -73,7 +74,9 @@ class LatentPrior:
         """The prior of latent trajectories of any length, its window now one of many, every `stride` steps (default:
         half of it): what `Ensemble` draws from. Give its values to `transform.backward`."""
         prior, window = self.prior, self.prior.times.size
-        denoiser = WindowedDenoiser(prior.denoiser, window, stride or max(window // 2, 1))
+        inner = prior.denoiser
+        assert isinstance(inner, AbstractSpreadDenoiser)  # of a Gaussian
+        denoiser = WindowedDenoiser(inner, window, stride or max(window // 2, 1))
         return FieldPrior(denoiser, prior.standardisation, prior.levels, prior.coords)
 
     def draw(self, key: Key, draws: int) -> np.ndarray:
