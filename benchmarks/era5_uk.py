@@ -39,9 +39,7 @@ def samplers(members: int, steps: int, seed_steps: int, batch: int):
     ode = bd.Integrator(stochasticity=0.0)
     seed = bd.GuidedSDE(model, steps=seed_steps, batch=batch, guidance=bd.SeedRule, integrator=ode)
     exact = bd.ExactGaussian(model)
-    run = lambda s, prior: lambda key, priors, H, y: s.run(
-        key, priors[prior], H, y=y, sigma=NOISE_SD, draws=members
-    )
+    run = lambda s, prior: lambda key, priors, H, y: s.run(key, priors[prior], H, y=y, sigma=NOISE_SD, draws=members)
     short = bd.GuidedSDE(model, steps=steps, batch=batch, guidance=bd.SeedRule, integrator=ode)
     return {
         "moment_matching": run(guided, 0),

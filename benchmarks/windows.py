@@ -4,11 +4,10 @@
     python -m benchmarks.windows --means 24 --json
 
 One cell, hourly, 25-hour windows, a datum every six hours or means over 24 side by side (noise 0.3 standard
-deviations). The reverse SDE with 32
-levels is linear for a Gaussian process, so the law of what it draws is computed, not sampled: the mean is its answer
-without noise, the covariance that of its response to each number of the noise. The loss is the excess of the
-expected squared error of a draw, over the steps between two data farthest from the ends, over that of an exact draw
-(which is twice the posterior variance), and the same of its second differences.
+deviations). The reverse SDE with 32 levels is linear for a Gaussian process, so the law of what it draws is computed,
+not sampled: the mean is its answer without noise, the covariance that of its response to each number of the noise. The
+loss is the excess of the expected squared error of a draw, over the steps between two data farthest from the ends,
+over that of an exact draw (which is twice the posterior variance), and the same of its second differences.
 """
 
 import json

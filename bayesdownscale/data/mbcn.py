@@ -21,6 +21,7 @@ import xarray as xr
 
 from .errors import DataError, quoted
 from .fields import Fields
+from .quantiles import untied
 from .seasons import in_season, season_of
 
 EXTRA = "pip install 'bayesdownscale[mbcn]'"
@@ -87,7 +88,7 @@ def rearranged(
         rng = np.random.default_rng([seed, season])
         near = [in_season(f.times, season, window) for f in (model, past, reference)]
         own, before, wanted = (
-            _untied(x[at][:, :, known], least, rng) for x, at in zip(samples[1:], near, strict=True)
+            untied(x[at][:, :, known], least, rng) for x, at in zip(samples[1:], near, strict=True)
         )  # (time, variable, cell)
         shared = min(len(before), len(wanted))
         before, wanted = (x[np.linspace(0, len(x) - 1, shared).round().astype(int)] for x in (before, wanted))
@@ -110,13 +111,6 @@ def _complete(samples: list[np.ndarray], source: str) -> np.ndarray:
             f"{source or 'the model'} or its reference; choose the method qdm, or fill them"
         )
     return every
-
-
-def _untied(x: np.ndarray, least: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`x` (time, variable, cell) in double precision, with random values from 0 to `least` (variable,) below that."""
-    limit = least[:, None]
-    width = np.where(np.isfinite(limit), limit, 0.0)
-    return np.where(x < limit, width * rng.uniform(size=x.shape), x.astype(np.float64))
 
 
 def _rotations(n: int, number: int, rng: np.random.Generator) -> xr.DataArray:

@@ -60,12 +60,17 @@ def _matching(address: str) -> "list[Path | str]":
     """The addresses that match one with wildcards, sorted."""
     from fsspec.core import url_to_fs
 
-    protocol = address.split("://")[0].split("::")[-1]
+    protocol = _protocol(address)
     try:
         system, path = url_to_fs(address, **options_of(address))
         return [system.unstrip_protocol(match) for match in sorted(system.glob(path))]
     except Exception as error:  # drivers raise what they like
         raise unreachable(f"{protocol}://{address.split('://', 1)[-1]}", error) from error
+
+
+def _protocol(address: str) -> str:
+    """The last protocol of a chain such as simplecache::https."""
+    return address.split("://")[0].split("::")[-1]
 
 
 def is_store(place: Path | str) -> bool:
@@ -77,7 +82,7 @@ def options_of(address: str) -> dict[str, Any]:
     """What fsspec needs to open a public address: no credentials, unless fsspec's own configuration has some."""
     from fsspec.config import conf
 
-    protocol = address.split("://")[0].split("::")[-1]
+    protocol = _protocol(address)
     return {} if conf.get(protocol) else dict(_PUBLIC.get(protocol, {}))
 
 
@@ -88,7 +93,7 @@ def fetched(address: str) -> Path:
     """
     import fsspec
 
-    protocol = address.split("://")[0].split("::")[-1]
+    protocol = _protocol(address)
     try:
         return Path(fsspec.open_local(f"simplecache::{address}", **{protocol: options_of(address)}))  # pyright: ignore
     except Exception as error:  # drivers raise what they like: aiohttp's, gcsfs's and botocore's own errors
@@ -97,7 +102,7 @@ def fetched(address: str) -> Path:
 
 def unreachable(address: str, error: Exception) -> DataError:
     """The sentence for an address that could not be opened."""
-    protocol = address.split("://")[0].split("::")[-1]
+    protocol = _protocol(address)
     if isinstance(error, ImportError):
         driver = _DRIVERS.get(protocol, protocol)
         return DataError(f"expected the package {driver} to open {address}, found none; run: pip install {driver}")

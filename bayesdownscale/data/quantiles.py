@@ -40,3 +40,11 @@ def map_between(x: np.ndarray, a: np.ndarray, b: np.ndarray, multiplicative: boo
             ratio = np.divide(b[end], a[end], out=np.ones_like(a[end]), where=a[end] > 0)
             out = np.where(beyond & (a[end] > 0), x * ratio, out)
     return out
+
+
+def untied(x: np.ndarray, ties: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`x` (time, variable, cell) in double precision, with values at random from 0 to `ties` (variable,) in place of
+    those below it, whose order means nothing, as of dry days; -inf for no ties."""
+    ties = np.asarray(ties, np.float64)[:, None]
+    least = np.where(np.isfinite(ties), ties, 0.0)
+    return np.where(x < ties, least * rng.uniform(size=x.shape), x)

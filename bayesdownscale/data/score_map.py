@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
-from .quantiles import map_between, plotting_positions, sample_quantiles
+from .quantiles import map_between, plotting_positions, sample_quantiles, untied
 
 LEVELS = 200
 
@@ -52,7 +52,7 @@ class ScoreMap:
         """
         levels = plotting_positions(min(LEVELS, len(model), len(wanted)))
         normal = np.broadcast_to(ndtri(levels)[:, None, None], (levels.size, *model.shape[1:]))
-        x = _untied(model, ties, np.random.default_rng([seed, 0]))
+        x = untied(model, ties, np.random.default_rng([seed, 0]))
         own, target = sample_quantiles(x, levels), sample_quantiles(wanted, levels)
         s = _between(x, own, normal)
         n_var, n_cell = s.shape[1:]
@@ -69,7 +69,7 @@ class ScoreMap:
     def __call__(self, model: np.ndarray) -> np.ndarray:
         """The scores (time, variable, cell) of coarse values."""
         normal = np.broadcast_to(ndtri(plotting_positions(len(self.own)))[:, None, None], self.own.shape)
-        x = _untied(model, self.ties, np.random.default_rng([self.seed, 1]))
+        x = untied(model, self.ties, np.random.default_rng([self.seed, 1]))
         turned = _turned(_between(x, self.own, normal), self.groups, self.turns)
         return _between(turned, self.before, self.after)
 
@@ -103,10 +103,3 @@ def _turned(s: np.ndarray, groups: np.ndarray, turns: np.ndarray) -> np.ndarray:
     out = np.empty_like(flat)
     out[:, groups] = np.einsum("gvw,tgw->tgv", turns, flat[:, groups])
     return out.reshape(s.shape)
-
-
-def _untied(x: np.ndarray, ties: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`x` with random order among what lies below `ties` (variable,)."""
-    ties = np.asarray(ties, np.float64)[:, None]
-    least = np.where(np.isfinite(ties), ties, 0.0)
-    return np.where(x < ties, least * rng.uniform(size=x.shape), x)

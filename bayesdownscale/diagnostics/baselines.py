@@ -37,7 +37,7 @@ def bilinear(coarse: xr.DataArray, like: xr.DataArray | xr.Dataset) -> xr.DataAr
     if pole_of(coarse) != pole_of(like):
         return _at_places(coarse.isel(time_coarse=has_data), values, like)
     lon = np.unwrap(like["lon"].values, period=360.0)
-    lon_coarse = (coarse["lon_coarse"].values - lon.mean() + 180.0) % 360.0 - 180.0 + lon.mean()
+    lon_coarse = near(coarse["lon_coarse"].values, lon.mean())
     in_time = _weights(hours(coarse["time_coarse"].values[has_data]), hours(like["time"].values))
     in_lat = _weights(coarse["lat_coarse"].values, like["lat"].values)
     in_lon = _weights(lon_coarse, lon)

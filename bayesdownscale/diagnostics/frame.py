@@ -68,21 +68,21 @@ def corners(field: xr.DataArray, like: xr.DataArray) -> tuple[np.ndarray, np.nda
     return near(lon, middle), lat
 
 
-def near(lon: np.ndarray, middle: float) -> np.ndarray:
+def near[Longitudes: (np.ndarray, xr.DataArray)](lon: Longitudes, middle: float) -> Longitudes:
     """Longitudes [degrees] in the convention that is nearest to `middle`."""
     return (lon - middle + 180.0) % 360.0 - 180.0 + middle
 
 
 def coast_of(like: xr.DataArray) -> list[np.ndarray]:
     """Coastlines, each (points, 2) of longitude and latitude, within the domain of `like`, in its frame."""
-    (lon, lat), pole = map_edges(like), pole_of(like)
-    if pole is None:
-        return coastlines_in(lon.min(), lon.max(), lat.min(), lat.max())
     south, north, west, east = true_box(like)
-    lines = []
-    for line in coastlines_in(west, east, south, north):
+    true = coastlines_in(west, east, south, north)
+    if (pole := pole_of(like)) is None:
+        return true
+    middle, lines = float(map_edges(like)[0].mean()), []
+    for line in true:
         rlat, rlon = pole.from_geographic(line[:, 1], line[:, 0])
-        moved = np.stack([near(rlon, lon.mean()), rlat], axis=1)
+        moved = np.stack([near(rlon, middle), rlat], axis=1)
         lines += np.split(moved, np.flatnonzero(np.abs(np.diff(moved[:, 0])) > 180.0) + 1)
     return [line for line in lines if len(line) > 1]
 

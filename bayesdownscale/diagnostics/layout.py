@@ -11,7 +11,7 @@ from bayesdownscale.data.grid import Variable
 from bayesdownscale.data.units import convert
 from bayesdownscale.diagnostics.blocks import blocks
 from bayesdownscale.diagnostics.checks import FIELD_DIMS
-from bayesdownscale.diagnostics.frame import pole_of
+from bayesdownscale.diagnostics.frame import near, pole_of
 
 COARSE_DIMS = ("time_coarse", "lat_coarse", "lon_coarse")
 Known = xr.Dataset | xr.DataArray | Fields  # of fine fields by name
@@ -139,7 +139,7 @@ def align(field: xr.DataArray, like: xr.DataArray, what: str) -> xr.DataArray:
             "posterior's grid"
         )
     middle = float(like["lon"].mean())
-    field = field.assign_coords(lon=(field["lon"] - middle + 180.0) % 360.0 - 180.0 + middle)
+    field = field.assign_coords(lon=near(field["lon"], middle))
     for dim in ("lat", "lon"):
         wanted, given = like[dim].values, field[dim].values
         tolerance = 0.01 * float(np.abs(np.diff(wanted)).min()) if wanted.size > 1 else 0.01
