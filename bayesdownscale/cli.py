@@ -8,6 +8,7 @@ import click
 from bayesdownscale.cli_data import data
 from bayesdownscale.options import (
     at_option,
+    guidance_option,
     overwrite_option,
     parse_days,
     parse_settings,
@@ -165,21 +166,26 @@ def downscale(coarse, at, out, cf, prior_folder, names, units, stamp, model, inf
 @click.option("--job-index", default=0, show_default=True, help="Which share of the jobs to do, from 0 ...")
 @click.option("--num-jobs", default=1, show_default=True, help="... of how many: for array jobs of a cluster.")
 @click.option("--verify", is_flag=True, help="Compare finished chunks with their checksums; do bad ones again.")
+@guidance_option
 @precision_option
 @seed_option
 def ensemble(coarse, at, out, prior_folder, names, units, stamp, model, settings, members, span, steps, batch, workers,
-             job_index, num_jobs, verify, precision, seed):  # fmt: skip
+             job_index, num_jobs, verify, guidance, precision, seed):  # fmt: skip
     """Draw an ensemble of a record of any length given COARSE, snapshots or means over intervals of one length; run
     it again to go on after an interruption."""
     from functools import partial
 
     from bayesdownscale.ensemble.executors import Processes, Serial
+    from bayesdownscale.ensemble.guide import GUIDANCE
     from bayesdownscale.ensemble.run import Ensemble
 
     files = prior_folder, coarse, model, parse_settings(settings)
     called, given, level = (parse_words(each) for each in (names, units, at))
     build = partial(problem_from_files, *files, called, given, precision, stamp, level)
-    run = Ensemble(build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch)
+    run = Ensemble(
+        build, out, members=members, span=parse_span(span), steps=steps, seed=seed, batch=batch,
+        guidance=GUIDANCE[guidance],
+    )  # fmt: skip
     plan, share = run.plan, len(run.plan.jobs()[job_index::num_jobs])
     click.echo(f"{members} members x {plan.spans} spans of {plan.span} time steps: {share} jobs to do here", err=True)
     executor = Processes(workers) if workers != 1 else Serial()

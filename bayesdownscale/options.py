@@ -19,6 +19,13 @@ precision_option = click.option(
     show_default=True,
     help="Numbers inside the network; bf16 is meant for GPUs.",
 )
+guidance_option = click.option(
+    "--guidance",
+    type=click.Choice(["moment_matching", "fixed_covariance"]),
+    default="moment_matching",
+    show_default=True,
+    help="fixed_covariance: no products with the network's Jacobian, a covariance stored with the prior instead.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 
 at_option = click.option(

@@ -32,7 +32,7 @@ HOUR = np.timedelta64(1, "h")
 
 def drawn(problem: Problem, hours: int, span: int, stride: int | None, members: int, steps: int):
     """Members (member, time, variable, lat, lon) in physical units, and the plan."""
-    seen, _ = problem.cadence()
+    seen, _ = problem.cadence
     window = windows_of(problem.prior).window
     halo = Plan.of(seen, HOUR, window, members).halo
     plan = Plan.of(seen, HOUR, window, members, span * HOUR, halo, stride)

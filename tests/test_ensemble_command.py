@@ -47,6 +47,23 @@ def test_two_shares_and_a_check(coarse, tmp_path):
     assert "holds an ensemble with another seed" in output
 
 
+@pytest.mark.slow
+def test_forward_only_in_half_precision(coarse, tmp_path):
+    """The network of the shipped prior in bfloat16, with the covariance that is stored with it."""
+    words = [coarse, "--out", tmp_path / "ens.zarr", "--set", "sigma=0.1", "--members", 1, "--steps", 8]
+    words += ["--precision", "bf16", "--span", "54h", "--batch", 2]
+    code, output = run(*words, "--guidance", "fixed_covariance")
+    assert code == 0, output
+    with xr.open_dataset(tmp_path / "ens.zarr", engine="zarr", consolidated=False) as ds:
+        assert ds.attrs["method"] == "guided reverse SDE, fixed covariance"
+        drawn, data = ds["t2m"].values[0, ::6], xr.open_dataset(coarse)["t2m"].values
+    blocks = drawn.reshape(9, 4, 8, 6, 8).mean((2, 4))
+    assert np.abs(blocks - data).std() < 0.15  # noise of 0.1 K, and cells of one block that differ in area
+    code, output = run(*words)
+    assert code == 1
+    assert 'another guidance ("fixed_covariance", now "moment_matching")' in output
+
+
 def test_free_parameters_and_no_file(coarse, tmp_path):
     code, output = run(coarse, "--out", tmp_path / "ens.zarr", "--steps", 2)
     assert code == 1

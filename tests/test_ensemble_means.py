@@ -34,10 +34,10 @@ def problem(fields: bd.Fields) -> Problem:
     return Problem(ensembles.windowed_prior(), CoarseInMemory(fields), MODEL, {"sigma": SIGMA})
 
 
-def solver(fields: bd.Fields, halo: int, steps: int = 12) -> Solver:
-    starts, mean = problem(fields).cadence()
+def solver(fields: bd.Fields, halo: int, guidance=bd.MomentMatching, steps: int = 12) -> Solver:
+    starts, mean = problem(fields).cadence
     plan = Plan.of(starts, HOUR, ensembles.WINDOW, MEMBERS, SPAN * HOUR, halo, 4, mean)
-    return Solver(problem(fields), plan, steps=steps, seed=0)
+    return Solver(problem(fields), plan, steps=steps, seed=0, guidance=guidance)
 
 
 def test_every_job_sees_the_means_of_its_block():
@@ -97,18 +97,19 @@ def test_months_and_running_means_are_refused():
     months = BOUNDS.copy()
     months[3, 1] += HOUR
     with pytest.raises(ValueError, match=r"means over one length of time, .* of 1 h, got 4 to 5 h; take daily means"):
-        problem(coarse(0.0).means_over(months)).cadence()
-    starts, _ = problem(coarse(0.0)).cadence()
+        _ = problem(coarse(0.0).means_over(months)).cadence
+    starts, _ = problem(coarse(0.0)).cadence
     with pytest.raises(ValueError, match="means that do not overlap, got some over 6 h every 4 h"):
         Plan.of(starts, HOUR, ensembles.WINDOW, 1, mean=6)
 
 
 @pytest.mark.slow
-def test_the_law_of_a_member_given_means():
+@pytest.mark.parametrize("guidance", [bd.MomentMatching, bd.FixedCovariance])
+def test_the_law_of_a_member_given_means(guidance):
     """32 means and variances against the exact posterior from dense matrices: 5 standard errors, missed by chance with
     probability 4e-5, and 3 % for windows and steps, as for snapshots."""
     fields = coarse(SIGMA)
-    made = solver(fields, 8)
+    made = solver(fields, 8, guidance)
     spans = [np.asarray(made(np.arange(MEMBERS), k)) for k in range(made.plan.spans)]
     drawn = (np.concatenate(spans, axis=1)[:, :LENGTH, 0].mean((2, 3)) - 280) / 2
     dt = np.abs(np.arange(LENGTH)[:, None] - np.arange(LENGTH))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ensembles import EVERY, SIGMA, field, problem
 
+import bayesdownscale as bd
 from bayesdownscale.ensemble.noise import KeyedNoise, KeyedPath
 from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.solve import Solver
@@ -16,10 +17,10 @@ HOUR = np.timedelta64(1, "h")
 LENGTH, SPAN, MEMBERS = 33, 8, 1024
 
 
-def solver(span: int, halo: int, stride: int = 4, steps: int = 12) -> Solver:
+def solver(span: int, halo: int, guidance=bd.MomentMatching, stride: int = 4, steps: int = 12) -> Solver:
     seen = ensembles.hours(LENGTH)[::EVERY]
     plan = Plan.of(seen, HOUR, ensembles.WINDOW, MEMBERS, span * HOUR, halo, stride)
-    return Solver(problem(LENGTH), plan, steps=steps, seed=0)
+    return Solver(problem(LENGTH), plan, steps=steps, seed=0, guidance=guidance)
 
 
 def draw(solver: Solver, members: int) -> np.ndarray:
@@ -39,9 +40,18 @@ def exact_posterior() -> tuple[np.ndarray, np.ndarray]:
     return gain @ y[np.isfinite(y)], K - gain @ K[seen]
 
 
+@pytest.fixture(scope="module", params=[bd.MomentMatching, pytest.param(bd.FixedCovariance, marks=pytest.mark.slow)])
+def guidance(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def drawn():
-    return draw(solver(SPAN, 8), MEMBERS)
+def drawn(guidance):
+    jax.config.update("jax_disable_most_optimizations", False)  # it draws more than it compiles
+    try:
+        return draw(solver(SPAN, 8, guidance), MEMBERS)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 def test_the_law_of_a_member(drawn):
@@ -93,10 +103,10 @@ def test_without_common_noise_seams_show(drawn):
 
 
 @pytest.mark.slow
-def test_jobs_agree_with_one_job(drawn):
+def test_jobs_agree_with_one_job(guidance, drawn):
     """A halo of 8 hours, four times the memory of the process, leaves a gap of a fiftieth of the posterior's standard
     deviation to the draw in one piece: the same noise drives both."""
-    whole = draw(solver(LENGTH, 8), 8)
+    whole = draw(solver(LENGTH, 8, guidance), 8)
     gap = np.abs(drawn[:8] - whole) / np.sqrt(np.diag(exact_posterior()[1]))
     assert gap.max() < 0.02
 
@@ -107,8 +117,13 @@ def test_vector_jacobian_products_in_batches(context):
     results = []
     for batch in (None, 2):
         denoiser = WindowedDenoiser(inner, ensembles.WINDOW, 4, batch)
-        mean, vjp = jax.vjp(lambda x, d=denoiser: d(x, jnp.asarray(0.7), context(21)), x)
-        results.append((mean, vjp(v)[0]))
+
+        @jax.jit
+        def mean_and_product(x, v, denoiser=denoiser):
+            mean, vjp = jax.vjp(lambda x: denoiser(x, jnp.asarray(0.7), context(21)), x)
+            return mean, vjp(v)[0]
+
+        results.append(mean_and_product(x, v))
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
 
 
@@ -117,7 +132,8 @@ def test_noise_belongs_to_its_time_step():
     early, late = make(100)(5), make(102)(5)
     np.testing.assert_array_equal(early[2:], late[:4])
     assert not np.array_equal(make(100)(5), make(100)(6))
-    draws = np.asarray([make(first)(level) for first in range(0, 600, 6) for level in range(8)])
+    levels = jax.vmap(lambda first: jax.vmap(make(first))(jnp.arange(8)))
+    draws = np.asarray(levels(jnp.arange(0, 600, 6))).reshape(800, 6, 4)
     assert abs(draws.mean()) < 5 / draws.size**0.5
     assert abs(draws.var() - 1) < 5 * (2 / draws.size) ** 0.5
     assert abs(np.mean(draws[:, 1:] * draws[:, :-1])) < 5 / (draws[:, 1:].size) ** 0.5

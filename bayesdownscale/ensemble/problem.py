@@ -131,6 +131,7 @@ class Problem:
     def wants_coords(self) -> bool:
         return "coords" in inspect.signature(self.model).parameters
 
+    @cached_property
     def cadence(self) -> tuple[np.ndarray, int]:
         """When the data start (time,) and over how many steps of the prior each is a mean, 0 for snapshots.
 

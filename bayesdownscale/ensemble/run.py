@@ -14,24 +14,28 @@ import numpy as np
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.ensemble import hosts
 from bayesdownscale.ensemble.executors import Executor, Serial
+from bayesdownscale.ensemble.guide import Guidance, name_of
 from bayesdownscale.ensemble.plan import Job, Plan
 from bayesdownscale.ensemble.problem import Problem
 from bayesdownscale.ensemble.solve import Solver, windows_of
 from bayesdownscale.ensemble.store import EnsembleStore
 from bayesdownscale.posterior.batches import fingerprint
 from bayesdownscale.posterior.collect import source_of
+from bayesdownscale.posterior.guidance import MomentMatching
 from bayesdownscale.posterior.result import provenance
 
 POLL = 1.0  # seconds between looks at jobs that another run has in hand
 
 
 class Settings(NamedTuple):
-    """How a block is drawn: evaluations a draw, the seed, windows in memory at once, devices for members, windows."""
+    """How a block is drawn: evaluations a draw, the seed, windows in memory at once, devices for members, windows, and
+    the guidance."""
 
     steps: int
     seed: int
     batch: int | None
     devices: tuple[int, int] | None
+    guidance: Guidance = MomentMatching
 
 
 class Ensemble:
@@ -40,7 +44,9 @@ class Ensemble:
     **Arguments:** `build`, a function without arguments that makes the `Problem` (top-level, or a `functools.partial`
     of one, where other processes must call it); `members`; `span`, the time that one job keeps (default 30 days) and
     one chunk holds; `steps`, evaluations of the network a draw; `seed`; `batch`, windows in memory at once; `halo` and
-    `stride` [time steps], see `Plan`; `devices` among which the windows of a job are divided.
+    `stride` [time steps], see `Plan`; `devices` among which the windows of a job are divided; `guidance`, a class of
+    `bayesdownscale.posterior.guidance` or a partial of one, as in `GuidedSDE`: `FixedCovariance` takes no product with
+    the network's Jacobian.
 
     Draws depend on these alone, not on the executor, the order of jobs or interruptions: `run` again after a kill, a
     full disk or an error, and it goes on and ends with the same bytes (on the same kind of processor). A member is one
@@ -64,14 +70,15 @@ class Ensemble:
         halo: int | None = None,
         stride: int | None = None,
         devices: int | None = None,
+        guidance: Guidance = MomentMatching,
     ):
-        settings = Settings(steps, seed, batch, None if devices is None else (1, devices))
+        settings = Settings(steps, seed, batch, None if devices is None else (1, devices), guidance)
         self.build, self.settings = build, settings
         problem = build()
         prior = problem.prior
         window = windows_of(prior).window
         step = np.diff(prior.times)[0]
-        starts, mean = problem.cadence()
+        starts, mean = problem.cadence
         self.plan = Plan.of(starts, step, window, members, span, halo, stride, mean)
         solver = Solver(problem, self.plan, **self.settings._asdict())
         solver.program(0)  # refuses what cannot be drawn before anything is written
@@ -131,7 +138,8 @@ class Ensemble:
         return damaged
 
     def _attributes(self) -> dict[str, Any]:
-        made = provenance("guided reverse SDE, moment matching", approximate=1, steps=self.settings.steps)
+        words = name_of(self.settings.guidance).replace("_", " ")
+        made = provenance(f"guided reverse SDE, {words}", approximate=1, steps=self.settings.steps)
         return made | {"seed": self.settings.seed, "cost_factor": round(self.plan.cost, 3)}
 
 
@@ -179,6 +187,7 @@ def record_of(problem: Problem, plan: Plan, settings: Settings) -> dict[str, Any
         "members": plan.members,
         "seed": settings.seed,
         "steps": settings.steps,
+        "guidance": name_of(settings.guidance),
         "settings": {k: v if isinstance(v, int | float | str) else fingerprint(v) for k, v in problem.settings.items()},
         "prior": fingerprint(problem.prior)["sha256"],
         "coarse data": coarse.hexdigest(),

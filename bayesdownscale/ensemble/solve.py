@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from bayesdownscale._types import Key
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.ensemble.devices import everywhere, mesh_over, spread
+from bayesdownscale.ensemble.guide import Guidance, check_guidance
 from bayesdownscale.ensemble.noise import KeyedNoise, KeyedPath
 from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.problem import Problem
@@ -25,7 +26,7 @@ from bayesdownscale.posterior.guidance import MomentMatching
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
 from bayesdownscale.prior.distribution import FieldPrior
 from bayesdownscale.prior.reverse_sde import reverse_terms
-from bayesdownscale.prior.solver import ExponentialMultistep
+from bayesdownscale.prior.solver import ExponentialMultistep, MultistepState
 from bayesdownscale.prior.windows import WindowedDenoiser
 
 ORIGIN = 2**20  # the number of the record's first time step, so that blocks before it have numbers too
@@ -33,10 +34,12 @@ ORIGIN = 2**20  # the number of the record's first time step, so that blocks bef
 
 class Solver:
     """Draws spans of members of a `problem` cut by a `plan`, with `steps` evaluations of the prior's denoiser and
-    `batch` windows in memory at once (None: all of a block), on `devices` = (members, windows) at once (None: one).
+    `batch` windows in memory at once (None: all of a block), on `devices` = (members, windows) at once (None: one),
+    guided by a class of `bayesdownscale.posterior.guidance` or a partial of one.
 
     A draw depends on the seed, the member and the span, and on nothing that happened before. Raises `ValueError`
-    for a prior without windows and for a program with unknown parameters.
+    for a prior without windows, or without the covariance that the `guidance` needs, and for a program with unknown
+    parameters.
     """
 
     def __init__(
@@ -48,17 +51,19 @@ class Solver:
         seed: int,
         batch: int | None = None,
         devices: tuple[int, int] | None = None,
+        guidance: Guidance = MomentMatching,
     ):
-        self.problem, self.plan, self.steps = problem, plan, steps
+        self.problem, self.plan, self.steps, self.guidance = problem, plan, steps, guidance
         self.key = jax.random.key(seed)
         windowed = windows_of(problem.prior)
+        check_guidance(guidance, windowed)
         prior = copy.copy(problem.prior)
         self.place = None if devices is None else mesh_over(*devices)
         prior.denoiser = dataclasses.replace(windowed, stride=plan.stride, batch=batch, place=self.place)
         self.prior = prior
         coarse = problem.coarse.coords
         step = np.timedelta64(plan.step, "ns")
-        starts, _ = problem.cadence()
+        starts, _ = problem.cadence
         self._places = ((starts - starts[0]) // step).astype(int) // plan.every
         self._label = coarse.times[0] - starts[0]  # the time of a mean may be its middle, such as noon
         fine, seen = plan.times(0, plan.block), plan.times(0, plan.rows, plan.every)
@@ -103,7 +108,7 @@ class Solver:
         else:
             numbers, arrays = spread(members, self.place), everywhere(arrays, self.place)
         kept = self.plan.halo, self.plan.halo + self.plan.span
-        return _draw(kept, self.steps, program.abstract(), self.place, numbers, *arrays)
+        return _draw(kept, self.steps, self.guidance, program.abstract(), self.place, numbers, *arrays)
 
 
 def windows_of(prior: FieldPrior) -> WindowedDenoiser:
@@ -120,6 +125,7 @@ def windows_of(prior: FieldPrior) -> WindowedDenoiser:
 def _draw(
     kept: tuple[int, int],
     steps: int,
+    guidance: Guidance,
     abstract: AbstractProgram,
     place: NamedSharding | None,
     members: Int[Array, " member"],
@@ -132,9 +138,10 @@ def _draw(
     """Members over one span, the steps `kept` of a block. Arrays are arguments, the rest is static: one compile a
     shape, whatever the record and the number of members."""
     program = abstract.bind(data, given)
-    guided = MomentMatching(prior.denoiser, ProgramLikelihood.of(program, prior))
-    sigmas = jnp.asarray(prior.levels.levels(steps), jnp.float32)
-    taus = jnp.asarray(-np.log(prior.levels.levels(steps)), jnp.float32)
+    guided = guidance(prior.denoiser, ProgramLikelihood.of(program, prior))
+    sigmas = prior.levels.levels(steps)
+    # One step more than the draw has, whose evaluation is the mean that ends it: the guidance is compiled once.
+    taus = jnp.asarray(-np.log([*sigmas, sigmas[-1] / 2]), jnp.float32)
 
     def one(member: Int[Array, ""]) -> Float[Array, "time variable lat lon"]:
         noise = KeyedNoise(key, member, first, prior.coords.shape)
@@ -144,14 +151,14 @@ def _draw(
             t0=taus[0],
             t1=taus[-1],
             dt0=None,
-            y0=sigmas[0] * noise(0),
+            y0=float(sigmas[0]) * noise(0),
             stepsize_controller=diffrax.StepTo(taus),
+            saveat=diffrax.SaveAt(t1=True, solver_state=True),
             max_steps=len(taus),
             adjoint=diffrax.ForwardMode(),
         )
-        assert solution.ys is not None
-        mean = guided(solution.ys[0], sigmas[-1], prior.context)
-        field = prior.standardisation.backward(mean, prior.context)
+        assert isinstance(solution.solver_state, MultistepState)
+        field = prior.standardisation.backward(solution.solver_state.denoised, prior.context)
         return jax.lax.slice_in_dim(field, *kept)
 
     if place is None:

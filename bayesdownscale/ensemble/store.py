@@ -26,6 +26,7 @@ import xarray as xr
 from bayesdownscale.data.errors import DataError
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.data.write import to_cf
+from bayesdownscale.ensemble.guide import FORMER
 from bayesdownscale.ensemble.plan import Job, Plan
 from bayesdownscale.prior.checkpoint import write_bytes
 
@@ -66,7 +67,7 @@ class EnsembleStore:
             raise DataError(
                 f"expected an unfinished ensemble at {self.path}, got something else; choose another --out"
             ) from None
-        found = json.loads(found)
+        found = {"guidance": FORMER} | json.loads(found)
         differing = [name for name in self.record | found if found.get(name) != self.record.get(name)]
         if differing:
             was, now = (json.dumps(r.get(differing[0]))[:60] for r in (found, self.record))
