@@ -1,18 +1,21 @@
-"""What an ensemble costs: against length, grid, members, evaluations, devices and workers; a plan for a century.
+"""What an ensemble costs: against length, grid, members, evaluations, devices and workers, by both guidances; a plan.
 
     python -m benchmarks.scaling --json --out docs/scaling.png     # all but length and workers
     python -m benchmarks.scaling --only length --only workers      # a year among the lengths: half an hour and more
 
 Each case runs in a process of its own, so that its peak memory is its own. The data are synthetic: cost does not
 depend on their values. Times are processor seconds, so that other programs disturb them little; only those of workers
-are seconds of the clock. The plan follows from the measured seconds for an evaluation of the guided denoiser of a
-window; on a GPU, measure there: `python -m benchmarks.scaling --only grid --clock`.
+are seconds of the clock. The plan for a century follows from the measured seconds for an evaluation of the guided
+denoiser of a window; on a GPU, measure there: `python -m benchmarks.scaling --only grid --only forward --clock`.
+Curves are of moment matching, the default guidance; `forward` has the grids by fixed covariances, which take no
+product with the network's Jacobian, and the evaluations of their draws.
 """
 
 import json
 import os
 import subprocess
 import sys
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,11 @@ from benchmarks.scaling_plan import century, draw, parts
 
 DAYS = (30, 90, 365)
 GRIDS = ((16, 24, 1), (32, 48, 1), (64, 96, 1), (128, 128, 4))
-CURVES = ("grid", "members", "evaluations", "devices", "length", "workers")
+CURVES = ("grid", "forward", "members", "evaluations", "devices", "length", "workers")
+SHORT = 5  # of them take minutes
+CURVE_OF = {"moment_matching": "grid", "fixed_covariance": "forward"}  # the grids by each guidance
 BASE = {"hours": 72, "n_lat": 32, "n_lon": 48, "n_var": 1, "members": 2, "workers": 0, "steps": 2, "span": 72,
-        "batch": 8, "devices": 1, "parts": False, "clock": False}  # fmt: skip
+        "batch": 8, "devices": 1, "parts": False, "clock": False, "guidance": "moment_matching"}  # fmt: skip
 
 
 def apart(case: dict[str, Any]) -> dict[str, Any]:
@@ -39,10 +44,11 @@ def apart(case: dict[str, Any]) -> dict[str, Any]:
         raise click.ClickException(done.stderr[-2000:])
     row = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"{row['hours']:5d} h  {row['n_lat']:3d} x {row['n_lon']:3d} x {row['n_var']}  {row['members']} members "
-        f"{row['steps']:2d} evaluations {row['devices']} devices {row['workers']} workers  {row['jobs']:4d} jobs, "
-        f"{row['seconds_a_job']:7.2f} s each, the first {row['seconds_first_job']:.1f} s; peak {row['peak_gib']:.2f} "
-        f"GiB, workers {row['peak_gib_worker']:.2f} GiB; {row['bytes_stored_a_byte']:.2f} bytes stored a byte",
+        f"{row['guidance']:16s} {row['hours']:5d} h  {row['n_lat']:3d} x {row['n_lon']:3d} x {row['n_var']}  "
+        f"{row['members']} members {row['steps']:2d} evaluations {row['devices']} devices {row['workers']} workers  "
+        f"{row['jobs']:4d} jobs, {row['seconds_a_job']:7.2f} s each, the first {row['seconds_first_job']:.1f} s; peak "
+        f"{row['peak_gib']:.2f} GiB, workers {row['peak_gib_worker']:.2f} GiB; {row['bytes_stored_a_byte']:.2f} bytes "
+        "stored a byte",
         flush=True,
     )
     return row
@@ -51,14 +57,16 @@ def apart(case: dict[str, Any]) -> dict[str, Any]:
 def curve(name: str, quick: bool, clock: bool) -> list[dict[str, Any]]:
     """The rows of one curve; those of the grid with seconds of the `clock` if wanted."""
     sizes = ("n_lat", "n_lon", "n_var")
-    if name == "grid":
+    if name in ("grid", "forward"):
         grids = GRIDS[:2] if quick else GRIDS
         batch = lambda g: 8 if g[0] * g[1] * g[2] < 20_000 else 3  # of six windows; 128 x 128 x 4 takes some GiB
         cases = [dict(zip(sizes, g, strict=True)) | {"parts": True, "clock": clock, "batch": batch(g)} for g in grids]
+        if name == "forward":
+            cases = [case | {"guidance": "fixed_covariance"} for case in cases]
     elif name == "members":
         cases = [{"members": 2 if quick else 8}]
     elif name == "evaluations":
-        cases = [{"steps": s} for s in ((2, 4) if quick else (2, 32))]
+        cases = [{"steps": s, "guidance": g} for g in CURVE_OF for s in ((2, 4) if quick else (2, 32))]
     elif name == "devices":  # 8 windows, so that 8 devices have one each
         cases = [{"devices": d, "span": 108, "hours": 108} for d in ((1, 2) if quick else (1, 2, 4, 8))]
     elif name == "length":
@@ -81,26 +89,27 @@ def main(as_json: bool, quick: bool, only: tuple[str, ...], clock: bool, out: Pa
     if case is not None:
         print(json.dumps(one(json.loads(case))))
         return
-    rows = {name: curve(name, quick, clock) for name in (only or CURVES[:4])}
-    for row in rows.get("grid", []):
+    rows = {name: curve(name, quick, clock) for name in (only or CURVES[:SHORT])}
+    for row in rows.get("grid", []) + rows.get("forward", []):
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in parts(row).items())
-        print(f"{row['n_lat']} x {row['n_lon']} x {row['n_var']}: {shares}; "
+        print(f"{row['n_lat']} x {row['n_lon']} x {row['n_var']}, {row['guidance']}: {shares}; "
               f"{1e6 * row['seconds_a_cell_hour_evaluation']:.1f} us a cell, hour and evaluation")  # fmt: skip
     if "workers" in rows:
         first, second = (row["seconds_a_job"] for row in rows["workers"])
         print(f"throughput of two workers over one: {first / second:.2f}")
-    harder, plan = None, None
-    if "evaluations" in rows:
-        few, many = (row["seconds_a_window_evaluation"] for row in rows["evaluations"])
-        harder = many / few
-        print(f"an evaluation of {rows['evaluations'][1]['steps']} takes {harder:.2f} times one of 2")
-    if "grid" in rows:
-        plan = century(rows["grid"][-1], harder or 1.0)
-        print("a century:", json.dumps(plan))
+    harder, plans = dict.fromkeys(CURVE_OF, 1.0), {}
+    for few, many in batched(rows.get("evaluations", []), 2):
+        guidance = many["guidance"]
+        harder[guidance] = many["seconds_a_window_evaluation"] / few["seconds_a_window_evaluation"]
+        print(f"{guidance}: an evaluation of {many['steps']} takes {harder[guidance]:.2f} times one of 2")
+    for guidance, name in CURVE_OF.items():
+        if name in rows:
+            plans[guidance] = century(rows[name][-1], harder[guidance])
+            print(f"a century, {guidance}:", json.dumps(plans[guidance]))
     if out is not None:
         draw(rows, out)
     if as_json:
-        done = {"benchmark": "scaling", "cores": os.cpu_count(), "rows": rows, "harder": harder, "century": plan}
+        done = {"benchmark": "scaling", "cores": os.cpu_count(), "rows": rows, "harder": harder, "century": plans}
         print(json.dumps(done))
 
 

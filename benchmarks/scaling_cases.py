@@ -105,6 +105,7 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
     """Draw an ensemble of one span a job here, and say what its jobs took. Without `workers` in this process, in
     processor seconds, which other programs disturb little; with them, or `clock`, in seconds of the clock."""
     from bayesdownscale.ensemble.executors import Processes, Serial
+    from bayesdownscale.ensemble.guide import GUIDANCE
     from bayesdownscale.ensemble.run import Ensemble
 
     make = partial(build, case["hours"], case["n_lat"], case["n_lon"], case["n_var"])
@@ -114,7 +115,7 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
         out = Path(folder) / "ens.zarr"
         run = Ensemble(
             make, out, members=case["members"], span=case["span"] * HOUR, steps=case["steps"], batch=case["batch"],
-            devices=None if devices == 1 else devices,
+            devices=None if devices == 1 else devices, guidance=GUIDANCE[case["guidance"]],
         )  # fmt: skip
         plan, written, writing = run.plan, run.store.write, [0.0]
 

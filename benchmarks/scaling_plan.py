@@ -33,11 +33,11 @@ def century(row: dict[str, Any], harder: float) -> dict[str, Any]:
 
 
 def parts(row: dict[str, Any]) -> dict[str, float]:
-    """Shares of a job: the network's own evaluations, writing, and (the rest) products with its Jacobian and
-    guidance."""
+    """Shares of a job: the network's own evaluations, writing, and (the rest) guidance, with what products with the
+    network's Jacobian it takes."""
     network = row["seconds_a_window_forward"] * row["windows_a_job"] * row["steps"] / row["seconds_a_job"]
     writing = row["seconds_writing_a_job"] / row["seconds_a_job"]
-    return {"network": network, "products and guidance": 1 - network - writing, "writing": writing}
+    return {"network": network, "guidance": 1 - network - writing, "writing": writing}
 
 
 def draw(rows: dict[str, list[dict[str, Any]]], out: Path) -> None:
@@ -52,8 +52,11 @@ def draw(rows: dict[str, list[dict[str, Any]]], out: Path) -> None:
         grid = rows["grid"]
         cells = [r["n_lat"] * r["n_lon"] * r["n_var"] for r in grid]
         whole = [1e6 * r["seconds_a_cell_hour_evaluation"] for r in grid]
-        axes[0].loglog(cells, whole, "o-", color="black", label="a whole job")
-        colours = {"network": "C0", "products and guidance": "C1", "writing": "C2"}
+        axes[0].loglog(cells, whole, "o-", color="black", label="a whole job, moment matching")
+        if "forward" in rows:
+            forward = [1e6 * r["seconds_a_cell_hour_evaluation"] for r in rows["forward"]]
+            axes[0].loglog(cells, forward, "o-", color="C3", label="a whole job, fixed covariance")
+        colours = {"network": "C0", "guidance": "C1", "writing": "C2"}
         for name, colour in colours.items():
             share = [parts(r)[name] * w for r, w in zip(grid, whole, strict=True)]
             axes[0].loglog(cells, share, "s--", color=colour, label=name, markersize=4)

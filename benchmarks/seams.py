@@ -14,6 +14,7 @@ The standard deviation of the posterior is that of the error of a draw over the 
 """
 
 import json
+from typing import Any
 
 import click
 import jax
@@ -21,6 +22,7 @@ import numpy as np
 
 import bayesdownscale as bd
 from bayesdownscale.demo import EVERY, TWIN_BLOCK, TWIN_NOISE_SD, coarsen
+from bayesdownscale.ensemble.guide import GUIDANCE
 from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.problem import CoarseInMemory, Problem
 from bayesdownscale.ensemble.solve import Solver, windows_of
@@ -30,13 +32,13 @@ from bayesdownscale.recipes import find_recipe, load_recipe
 HOUR = np.timedelta64(1, "h")
 
 
-def drawn(problem: Problem, hours: int, span: int, stride: int | None, members: int, steps: int):
-    """Members (member, time, variable, lat, lon) in physical units, and the plan."""
+def drawn(problem: Problem, hours: int, span: int, stride: int | None, members: int, how: dict[str, Any]):
+    """Members (member, time, variable, lat, lon) in physical units, and the plan; `how` goes to `Solver`."""
     seen, _ = problem.cadence
     window = windows_of(problem.prior).window
     halo = Plan.of(seen, HOUR, window, members).halo
     plan = Plan.of(seen, HOUR, window, members, span * HOUR, halo, stride)
-    solver = Solver(problem, plan, steps=steps, seed=0, batch=16)
+    solver = Solver(problem, plan, seed=0, batch=16, **how)
     spans = [np.concatenate([np.asarray(solver([m], k)) for m in range(members)]) for k in range(plan.spans)]
     return np.concatenate(spans, axis=1)[:, :hours], plan
 
@@ -67,16 +69,18 @@ def window_seams(plan: Plan) -> np.ndarray:
 @click.option("--days", default=6, show_default=True)
 @click.option("--members", default=1, show_default=True)
 @click.option("--steps", default=16, show_default=True)
-def main(as_json: bool, days: int, members: int, steps: int) -> None:
+@click.option("--guidance", type=click.Choice(list(GUIDANCE)), default="moment_matching", show_default=True)
+def main(as_json: bool, days: int, members: int, steps: int, guidance: str) -> None:
     """Seams of jobs and of windows on the twin climate."""
     truth = bd.twin(jax.random.key(40_000), "2201-01-01", days)
     coarse = coarsen(truth, jax.random.key(1), TWIN_BLOCK, EVERY, TWIN_NOISE_SD)
     model = load_recipe(find_recipe("models", "area_mean")).model
     problem = Problem(bd.load_prior("twin"), CoarseInMemory(coarse), model, {"sigma": TWIN_NOISE_SD})
     hours = int((coarse.times[-1] - coarse.times[0]) / HOUR) + 1
-    jobs, plan = drawn(problem, hours, 24, None, members, steps)
-    one, whole = drawn(problem, hours, hours, None, members, steps)
-    closer, close = drawn(problem, hours, hours, plan.stride // 2, members, steps)
+    how = {"steps": steps, "guidance": GUIDANCE[guidance]}
+    jobs, plan = drawn(problem, hours, 24, None, members, how)
+    one, whole = drawn(problem, hours, hours, None, members, how)
+    closer, close = drawn(problem, hours, hours, plan.stride // 2, members, how)
     names = [v.name for v in truth.variables]
     at = np.arange(plan.span, hours - 1, plan.span)
     around = np.concatenate([at - 2, at - 1])  # rows of `curvature` that reach over a seam
@@ -90,7 +94,7 @@ def main(as_json: bool, days: int, members: int, steps: int) -> None:
     known = curvature(truth.values[None, :hours]).mean(0)
     phases = [np.arange((k - 1) % EVERY, hours - 2, EVERY) for k in range(EVERY)]
     result = {
-        "benchmark": "seams", "hours": hours, "members": members, "steps": steps,
+        "benchmark": "seams", "hours": hours, "members": members, "steps": steps, "guidance": guidance,
         "span": plan.span, "halo": plan.halo, "stride": plan.stride,
         "jobs": {
             "seams": at.size,

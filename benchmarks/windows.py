@@ -2,6 +2,7 @@
 
     python -m benchmarks.windows --json
     python -m benchmarks.windows --means 24 --json
+    python -m benchmarks.windows --guidance fixed_covariance --json
 
 One cell, hourly, 25-hour windows, a datum every six hours or means over 24 side by side (noise 0.3 standard
 deviations). The reverse SDE with 32 levels is linear for a Gaussian process, so the law of what it draws is computed,
@@ -12,8 +13,9 @@ over that of an exact draw (which is twice the posterior variance), and the same
 
 import json
 import math
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import click
 import jax
@@ -21,8 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import bayesdownscale as bd
+from bayesdownscale.ensemble.guide import GUIDANCE
 from bayesdownscale.ensemble.plan import Plan, usual_stride
-from bayesdownscale.prior.windows import window_layout
+from bayesdownscale.prior.gaussian import GaussianDenoiser
+from bayesdownscale.prior.windows import WindowedDenoiser, window_layout
 
 WINDOW, EVERY, NOISE, LENGTH = 25, 6, 0.3, 289
 PROCESSES = {"markov 6 h": (6.0, 0.5), "markov 24 h": (24.0, 0.5), "matern 3/2 12 h": (12.0, 1.5)}
@@ -46,9 +50,37 @@ def windowed(length: int, stride: int, whole: np.ndarray, sigma: float) -> np.nd
     return full
 
 
-def guided(denoise: np.ndarray, H: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Moment matching in matrices: D_y = A x + B y with V = sigma^2 D (its symmetric part is not taken)."""
-    V = sigma**2 * denoise.T
+@cache
+def covariance_of_windows(length: int, stride: int, process: str):
+    """sigma -> V(sigma), the matrix of `WindowedDenoiser.covariance` over `length` steps."""
+    field = bd.GaussianField.separable(covariance(WINDOW, *PROCESSES[process]), np.eye(1), (1, 1, 1))
+    denoiser = WindowedDenoiser(GaussianDenoiser(field), WINDOW, stride)
+    unit = jnp.eye(length)[:, :, None, None, None]
+    rows = jax.jit(jax.vmap(lambda v, sigma: denoiser.covariance(v, sigma)[:, 0, 0, 0], (0, None)))
+    return lambda sigma: np.asarray(rows(unit, sigma), np.float64)
+
+
+class Windowed(NamedTuple):
+    """D and V of a process (by name, covariance `K`) as matrices at a sigma, for windows with a `stride` or (0) known
+    whole; V is that of moment matching, or with `fixed` that of `FixedCovariance`."""
+
+    process: str
+    K: np.ndarray
+    stride: int
+    fixed: bool
+
+    def __call__(self, length: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+        if not self.stride:
+            D = self.K @ np.linalg.inv(self.K + sigma**2 * np.eye(length))
+            return D, sigma**2 * D
+        D = windowed(length, self.stride, self.K, sigma)
+        V = covariance_of_windows(length, self.stride, self.process)(sigma) if self.fixed else sigma**2 * D.T
+        return D, V  # the symmetric part of a product with the Jacobian is not taken
+
+
+def guided(prior: tuple[np.ndarray, np.ndarray], H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """D_y = A x + B y of a Laplace step, from D and V."""
+    denoise, V = prior
     gain = V @ H.T @ np.linalg.inv(H @ V @ H.T + NOISE**2 * np.eye(len(H)))
     return denoise - gain @ H @ denoise, gain
 
@@ -60,7 +92,7 @@ def law(length: int, H: np.ndarray, denoiser, sigmas: np.ndarray) -> tuple[np.nd
     N[:, 0] = sigmas[0] * eye
     h, before = -np.diff(np.log(sigmas)), None
     for n, (sigma, low) in enumerate(pairwise(sigmas)):
-        A, B = guided(denoiser(sigma), H, sigma)
+        A, B = guided(denoiser(length, sigma), H)
         now = (A @ M + B, np.tensordot(A, N, 1))
         decay = np.exp(-2 * h[n])
         ratio = h[n] / (2 * h[n - 1]) if before is not None else 0.0
@@ -69,7 +101,7 @@ def law(length: int, H: np.ndarray, denoiser, sigmas: np.ndarray) -> tuple[np.nd
         N = decay * N + (1 - decay) * (now[1] + ratio * (now[1] - last[1]))
         N[:, n + 1] += low * np.sqrt(1 - decay) * eye
         before = now
-    A, B = guided(denoiser(sigmas[-1]), H, sigmas[-1])
+    A, B = guided(denoiser(length, sigmas[-1]), H)
     return A @ M + B, np.tensordot(A, N, 1)
 
 
@@ -105,15 +137,14 @@ def second_differences(length: int) -> np.ndarray:
     return D
 
 
-def window_losses(K: np.ndarray, sigmas: np.ndarray, strides: list[int], mean: int) -> list[dict]:
+def window_losses(denoisers, sigmas: np.ndarray, strides: list[int], mean: int) -> list[dict]:
     """Loss of one long block for each stride, over the loss of the same solver with the exact denoiser."""
+    K = denoisers(0).K
     n = K.shape[0]
     H, rows = observe(n, 0, mean), np.arange(n // 3, 2 * n // 3)
-    full = lambda sigma: K @ np.linalg.inv(K + sigma**2 * np.eye(n))
     table = []
     for stride in [0, *strides]:
-        denoiser = full if stride == 0 else partial(windowed, n, stride, K)
-        M, N = law(n, H, denoiser, sigmas)
+        M, N = law(n, H, denoisers(stride), sigmas)
         row = {"stride": stride, "margin": (WINDOW - stride) / 2 if stride else None}
         row["cost"] = WINDOW / stride if stride else None
         for name, D in (("value", np.eye(n)), ("second_difference", second_differences(n))):
@@ -122,9 +153,10 @@ def window_losses(K: np.ndarray, sigmas: np.ndarray, strides: list[int], mean: i
     return table
 
 
-def halo_losses(K: np.ndarray, sigmas: np.ndarray, stride: int, halos: list[int], mean: int) -> list[dict]:
+def halo_losses(denoiser: Windowed, sigmas: np.ndarray, stride: int, halos: list[int], mean: int) -> list[dict]:
     """Two spans side by side, each from its own block: how far the two blocks differ at the seam, in posterior
     standard deviations, and the second difference across the seam over that inside one block."""
+    K = denoiser.K
     n, span, every = K.shape[0], 144, mean or EVERY
     H = observe(n, 0, mean)
     S = H @ K @ H.T + NOISE**2 * np.eye(len(H))
@@ -137,7 +169,7 @@ def halo_losses(K: np.ndarray, sigmas: np.ndarray, stride: int, halos: list[int]
         extent = np.arange(plan.first(0), plan.first(1) + m)
         for k in (0, 1):
             first = plan.first(k)
-            block = law(m, observe(m, first, mean), partial(windowed, m, stride, K), sigmas)
+            block = law(m, observe(m, first, mean), denoiser, sigmas)
             at = first - extent[0]
             M, N = np.zeros((extent.size, 2 + extent.size // every)), np.zeros((extent.size, len(sigmas), extent.size))
             row = -(-first // every) - -(-extent[0] // every)
@@ -193,23 +225,25 @@ def covariance_of(K: np.ndarray, n: int) -> np.ndarray:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
 @click.option("--levels", default=32, show_default=True)
 @click.option("--means", "mean", default=0, show_default=True, help="Hours of a mean that is a datum; 0: snapshots.")
-def main(as_json: bool, levels: int, mean: int) -> None:
+@click.option("--guidance", type=click.Choice(list(GUIDANCE)), default="moment_matching", show_default=True)
+def main(as_json: bool, levels: int, mean: int, guidance: str) -> None:
     """Loss against stride, and seams against halo."""
     jax.config.update("jax_platforms", "cpu")
     result: dict = {"benchmark": "windows", "window": WINDOW, "every": mean or EVERY, "mean": mean, "levels": levels,
-                    "processes": {}}  # fmt: skip
+                    "guidance": guidance, "processes": {}}  # fmt: skip
     for name, (scale, nu) in PROCESSES.items():
         K = covariance(LENGTH, scale, nu)
         largest = float(jnp.sqrt(jnp.linalg.eigvalsh(jnp.asarray(K[:WINDOW, :WINDOW])).max()))
         sigmas = bd.NoiseLevels.covering(largest).levels(levels)
-        strides = window_losses(K, sigmas, [1, 3, 6, 12, 18, 24], mean)
+        denoisers = partial(Windowed, name, K, fixed=guidance == "fixed_covariance")
+        strides = window_losses(denoisers, sigmas, [1, 3, 6, 12, 18, 24], mean)
         print(f"{name}: loss of value and of second difference, over exact draws")
         for row in strides:
             label = "exact denoiser" if not row["stride"] else f"stride {row['stride']:2d}, cost {row['cost']:5.2f}"
             print(f"  {label:<24} {100 * row['loss_value']:8.2f} % {100 * row['loss_second_difference']:8.2f} %")
         stride = usual_stride(WINDOW, mean or EVERY)
         unit = math.lcm(stride, mean or EVERY)
-        halos = halo_losses(K, sigmas, stride, [0, unit, 2 * unit, 3 * unit], mean)
+        halos = halo_losses(denoisers(stride), sigmas, stride, [0, unit, 2 * unit, 3 * unit], mean)
         for row in halos:
             print(
                 f"  halo {row['halo']:2d}: gap {row['gap_in_posterior_sd']:.2e} sd, second difference "
