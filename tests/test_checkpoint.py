@@ -76,15 +76,16 @@ def test_the_gaussian_inside_is_a_prior_too(trained_folder):
     assert jnp.isfinite(prior.log_prob(draw))
 
 
-def test_a_description_from_before_there_were_blocks(folder, trained_folder):
-    edit(folder, lambda r: r["architecture"].pop("block"))
+def test_a_description_from_before_there_were_blocks_and_tails(folder, trained_folder):
+    edit(folder, lambda r: (r["architecture"].pop("block"), r["architecture"].pop("tail")))
     jax.tree.map(np.testing.assert_array_equal, load_prior(folder).denoiser, load_prior(trained_folder).denoiser)
 
 
 def test_modes_in_blocks_come_back(toy_fields, tiny, tmp_path):
-    """Five modes asked for, in blocks of two: four, in two blocks over 2 x 3 rows."""
-    prior = load_gaussian_prior(train_prior(toy_fields, tmp_path, **{**tiny, "block": 2}) and tmp_path)
-    assert prior.field.modes.shape[0] == 4
+    """Five modes asked for, in blocks of two: four, in two blocks over 2 x 3 rows; and a tail of three."""
+    prior = load_gaussian_prior(train_prior(toy_fields, tmp_path, **{**tiny, "block": 2, "n_tail": 3}) and tmp_path)
+    assert prior.field.modes.shape[0] == 7
+    assert prior.field.tail is not None
     assert prior.field.bases.shape == (2, 6, 6)
     assert jnp.isfinite(prior.log_prob(prior.sample(jax.random.key(0))))
 
@@ -133,6 +134,7 @@ def test_a_description_that_is_none(folder, text):
         lambda r: r["architecture"].update(modes=4),
         lambda r: r["architecture"].update(block=0),
         lambda r: r["architecture"].update(block=5),
+        lambda r: r["architecture"].update(tail=1),
         lambda r: r["architecture"]["network"].update(widths=[8]),
         lambda r: r["architecture"]["network"].update(depth=3),
         lambda r: r["levels"].update(sigma_min=1e9),

@@ -14,6 +14,7 @@ from bayesdownscale.prior.fit_gaussian import autocovariance, fit_gaussian, fit_
 from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField, GaussianPosterior, matern
 
 SIGMA = jnp.asarray(0.7)
+RAW = {"shrink_space": 0.0, "shrink_time": 0.0}
 
 
 def close(got, want, tol=2e-5):
@@ -53,22 +54,26 @@ def test_covariance(field, cov, x):
 
 
 class TestBlocks:
-    """Two blocks of two modes of 3 times, and a residual: what one mode says of the other hours later is there."""
+    """Two blocks of two modes of 3 times, and a residual: what one mode says of the other hours later is there. Then
+    without a tail or with one mode in it."""
 
-    @pytest.fixture(scope="class")
-    def blocked(self):
+    @pytest.fixture(scope="class", params=[0, 1])
+    def blocked(self, request):
         rng = np.random.default_rng(3)
-        modes = np.linalg.qr(rng.normal(size=(6, 6)))[0][:4]
+        modes = np.linalg.qr(rng.normal(size=(6, 6)))[0][: 4 + request.param]
         bases = np.stack([np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2)])
-        variances = rng.uniform(0.5, 3.0, (4, 3))
+        tail = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        variances = rng.uniform(0.5, 3.0, (len(modes), 3))
         cov = 0.3 * np.kron(np.eye(6) - modes.T @ modes, np.eye(3))  # cells, then times
         for b, basis in enumerate(bases):
             lift = np.kron(modes[2 * b : 2 * b + 2].T, np.eye(3)) @ basis
             cov += lift * variances[2 * b : 2 * b + 2].ravel() @ lift.T
+        for mode, along in zip(modes[4:], variances[4:], strict=True):
+            cov += np.kron(np.outer(mode, mode), tail * along @ tail.T)
         cov = cov.reshape(6, 3, 6, 3).transpose(1, 0, 3, 2).reshape(18, 18)
         as_float = lambda a: jnp.asarray(a, jnp.float32)
-        modes = as_float(modes.reshape(4, 1, 2, 3))
-        return GaussianField(modes, as_float(bases), as_float(variances), as_float(0.3)), cov
+        modes, tail = as_float(modes.reshape(-1, 1, 2, 3)), as_float(tail) if request.param else None
+        return GaussianField(modes, as_float(bases), as_float(variances), as_float(0.3), tail), cov
 
     def test_against_dense_algebra(self, blocked):
         field, cov = blocked
@@ -191,11 +196,11 @@ class TestFit:
         dt = np.abs(np.arange(3)[:, None] - np.arange(3))
         return np.stack(series).reshape(-1, 1, 4, 5), np.kron(rho**dt, space)
 
-    @pytest.mark.parametrize("shrinkage", [{}, {"shrink_space": 0.0, "shrink_time": 0.0}])
-    def test_many_data_recover_the_covariance(self, dense, shrinkage):
+    @pytest.mark.parametrize("settings", [{}, RAW, {**RAW, "n_modes": 8, "block": 4, "n_tail": 12}])
+    def test_many_data_recover_the_covariance(self, settings):
         values, truth = self.data(20000)
-        fitted = fit_gaussian(values, self.grid, 3, [slice(0, 20000)], **shrinkage)
-        assert np.linalg.norm(dense(fitted) - truth) < 0.1 * np.linalg.norm(truth)
+        fitted = fit_gaussian(values, self.grid, 3, [slice(0, 20000)], **settings)
+        assert np.linalg.norm(self.matrix(fitted) - truth) < 0.1 * np.linalg.norm(truth)
 
     def test_with_few_data_shrinkage_halves_the_divergence_from_the_truth(self, dense):
         """Kullback-Leibler divergence of N(0, fitted) from N(0, truth)."""
@@ -253,6 +258,21 @@ class TestFit:
         true = np.mean(np.diff(values, axis=0) ** 2, axis=(0, 2, 3)) / 2
         assert true[1] < 0.04
         np.testing.assert_allclose(change, true, rtol=0.25)
+
+    def test_a_tail_keeps_what_is_left_off_the_smallest_scales(self):
+        """Weather smoother than its cells, pattern j of 20 of variance 2^-j. What four modes leave is 2^-3, and white:
+        4096 times what the roughest pattern holds. What a tail of 14 more leaves in two patterns is 1.5 times it."""
+        rng = np.random.default_rng(5)
+        patterns, variance = np.linalg.qr(rng.normal(size=(20, 20)))[0], 2.0 ** -np.arange(20)
+        values = (rng.normal(size=(20000, 20)) * np.sqrt(variance) @ patterns.T).reshape(-1, 1, 4, 5)
+
+        def of_roughest(n_tail):
+            settings = {**RAW, "n_modes": 4, "n_tail": n_tail, "floor": 1e-9}
+            cov = self.matrix(fit_gaussian(values, self.grid, 2, [slice(0, 20000)], **settings)).reshape(2, 20, 2, 20)
+            return patterns[:, -1] @ cov[0, :, 0] @ patterns[:, -1] / variance[-1]
+
+        np.testing.assert_allclose(of_roughest(0), 4096, rtol=0.05)
+        np.testing.assert_allclose(of_roughest(14), 1.5, rtol=0.3)
 
     def test_a_record_shorter_than_the_window_is_refused(self):
         with pytest.raises(ValueError, match="at least 5 consecutive time steps, the window, got 4"):

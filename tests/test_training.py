@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import equinox as eqx
@@ -56,6 +58,23 @@ def test_a_finished_training_is_left_as_it_is(trained_folder, toy_fields, tiny):
     assert contents(trained_folder) == before
 
 
+def test_a_run_from_before_sigma_min_could_be_chosen_goes_on(trained_folder, toy_fields, tiny, tmp_path):
+    shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["run"].pop("sigma_min") == 0.02
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    train_prior(toy_fields, tmp_path, **tiny, on_step=kill)
+    with pytest.raises(CheckpointError, match="other settings or data"):
+        train_prior(toy_fields, tmp_path, **{**tiny, "sigma_min": 0.01}, on_step=kill)
+
+
+def test_the_lowest_noise_level_is_that_asked_for(toy_fields, tiny, tmp_path):
+    once = {**tiny, "training": dataclasses.replace(tiny["training"], steps=2, validate_every=2)}
+    levels = train_prior(toy_fields, tmp_path, **once, sigma_min=0.005).levels
+    assert levels.sigma_min == 0.005
+    np.testing.assert_allclose(levels.levels(4)[-1], 0.005)
+
+
 def test_other_settings_or_data_in_the_same_folder_are_refused(trained_folder, toy_fields, tiny):
     longer = {**tiny, "training": dataclasses.replace(tiny["training"], steps=16)}
     other_data = dataclasses.replace(toy_fields, values=toy_fields.values + 1)
@@ -63,6 +82,7 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(trained_folder, t
         (toy_fields, longer),
         (other_data, tiny),
         (toy_fields, {**tiny, "n_modes": 4}),
+        (toy_fields, {**tiny, "sigma_min": 0.01}),
         (toy_fields, {**tiny, "validation_share": 1 / 6}),
         (toy_fields, {**tiny, "statics": np.ones((6, 7, 1), np.float32)}),
     ):

@@ -50,8 +50,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--widths", default="16,24,32")
-    parser.add_argument("--modes", type=int, default=288)
+    parser.add_argument("--modes", type=int, default=192)
     parser.add_argument("--block", type=int, default=24)
+    parser.add_argument("--tail", type=int, default=276)
+    parser.add_argument("--sigma-min", type=float, default=0.01)
     parser.add_argument("--validate-every", type=int, default=300)
     arguments = parser.parse_args()
     fields = weather(arguments.stretches, arguments.out)
@@ -76,8 +78,10 @@ def main() -> None:
         validation_share=1 / 48,
         n_modes=arguments.modes,
         block=arguments.block,
+        n_tail=arguments.tail,
         shrink=(0.0, 0.0),  # 2400 days of weather need none
-        floor=1e-8,
+        floor=1e-10,
+        sigma_min=arguments.sigma_min,
         provenance={"command": " ".join(["python tools/train_twin_prior.py", *words])},
         on_progress=report,
     )  # fmt: skip

@@ -64,7 +64,7 @@ def time_bases(
     of modes of `series` (time, mode), shrunk towards modes that are independent and have the autocorrelation matrix
     `correlation`. The rows: modes of a block, time within each mode."""
     vectors = []
-    for windows in blocks_of_windows(series, starts, window, block):
+    for windows in blocks_of_windows(series, starts, window, [block] * (series.shape[1] // block)):
         sample = windows.T @ windows / starts.size
         in_modes = np.diag(sample).reshape(block, window).mean(1)
         mixed = (1 - shrink) * sample + shrink * np.kron(np.diag(in_modes), correlation)
@@ -72,11 +72,19 @@ def time_bases(
     return np.stack(vectors)
 
 
-def blocks_of_windows(series: np.ndarray, starts: np.ndarray, window: int, block: int):
-    """For each `block` of modes of `series` (time, mode): the windows from `starts`, (start, mode of block x time)."""
+def common_basis(series: np.ndarray, starts: np.ndarray, window: int) -> np.ndarray:
+    """Eigenvectors (time, time), the leading first, of the covariance in time pooled over the modes of `series` (time,
+    mode), in windows from `starts`."""
+    windows = blocks_of_windows(series, starts, window, [1] * series.shape[1])
+    return np.linalg.eigh(sum((part.T @ part for part in windows), np.zeros((window, window))))[1][:, ::-1]
+
+
+def blocks_of_windows(series: np.ndarray, starts: np.ndarray, window: int, sizes: list[int]):
+    """For each block, of `sizes`, of modes of `series` (time, mode): the windows from `starts`, (start, mode of block x
+    time)."""
     index = starts[:, None] + np.arange(window)
-    for first in range(0, series.shape[1], block):
-        part = series[:, first : first + block][index]
+    for size, last in zip(sizes, np.cumsum(sizes), strict=True):
+        part = series[:, last - size : last][index]
         yield np.moveaxis(part, 1, 2).reshape(starts.size, -1)
 
 
@@ -88,6 +96,7 @@ def fit_gaussian(
     *,
     n_modes: int = 200,
     block: int = 1,
+    n_tail: int = 0,
     shrink_space: float = 0.4,
     shrink_time: float = 0.6,
     folds: int = 4,
@@ -99,61 +108,69 @@ def fit_gaussian(
     and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4): in space by `shrink_space` towards a Matern-3/2
     correlation of fitted length with the cells' own variances and the variables' mean cross-correlation; in
     time by `shrink_time` towards independent modes with the autocorrelation pooled over cells. In time each `block` of
-    consecutive modes has one covariance, over modes and time steps: with more than one mode it holds what travels.
+    consecutive modes has one covariance, over modes and time steps: with more than one mode it holds what travels. The
+    next `n_tail` modes stand alone, each with variances of its own in one basis in time, that of their mean covariance.
 
     From these come the directions and their order only. The variance along each is cross-validated: directions are
     computed without each of `folds` contiguous parts of the record and their variance is measured on it, then made to
     decrease with rank (Bartz 2016, arXiv 1611.00798). So neither in-sample eigenvalues, which are too small where it
     matters, for weather that was not seen, nor the shrinkage, which would lend slow weather the fast changes of the
-    rest, set a variance. What is left becomes white. No variance is below `floor` times that of the leading mode. Grids
-    of more than 6000 cells x variables are not shrunk in space.
+    rest, set a variance. What is left becomes white, the same in all cells and variables: where weather is smoother
+    than its cells that is far too much at the smallest scales, unless a tail leaves next to nothing. No variance is
+    below `floor` times that of the leading mode. Grids of more than 6000 cells x variables are not shrunk in space.
     Raises `ValueError` where no span holds a window.
     """
     n_time, *shape = anomalies.shape
     flat = anomalies.reshape(n_time, -1).astype(np.float64)
     cells = flat.shape[1]
-    n_modes = min(n_modes, cells if cells <= DENSE_CELLS else n_time * (folds - 1) // folds)
+    most = cells if cells <= DENSE_CELLS else n_time * (folds - 1) // folds
+    n_modes = min(n_modes, most)
     block = min(block, n_modes)
     n_modes -= n_modes % block
+    n_tail = min(n_tail, most - n_modes)
+    sizes = [block] * (n_modes // block) + [1] * n_tail
     starts, fold = window_starts_in(spans, window), np.arange(n_time) * folds // n_time
     lag = np.abs(np.arange(window)[:, None] - np.arange(window))
 
-    def directions(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Modes, the series of their coefficients and bases, from the parts `rows` and windows."""
+    def directions(rows: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Modes, the series of their coefficients, bases and that of the tail, from the parts `rows` and windows."""
         if cells <= DENSE_CELLS:
             sample = np.sum([products[f] for f in rows], axis=0) / np.isin(fold, rows).sum()
-            modes = smooth_modes(sample, tuple(shape), grid, n_modes, shrink_space)
+            modes = smooth_modes(sample, tuple(shape), grid, sum(sizes), shrink_space)
         else:
-            modes = np.linalg.svd(flat[np.isin(fold, rows)], full_matrices=False)[2][:n_modes]
+            modes = np.linalg.svd(flat[np.isin(fold, rows)], full_matrices=False)[2][: sum(sizes)]
         series = flat @ modes.T
-        return modes, series, time_bases(series, starts, window, block, pooled[lag] / pooled[0], shrink_time)
+        bases = time_bases(series[:, :n_modes], starts, window, block, pooled[lag] / pooled[0], shrink_time)
+        return modes, series, bases, common_basis(series[:, n_modes:], starts, window)
 
     parts = np.arange(folds)
     products = [flat[fold == f].T @ flat[fold == f] for f in parts] if cells <= DENSE_CELLS else []
     pooled = autocovariance(flat, spans, window).sum(0)
-    unseen, total = np.zeros((n_modes // block, block * window)), 0.0
+    unseen, total = [np.zeros(size * window) for size in sizes], 0.0
     for f in parts:
         first, last = fold[starts], fold[starts + window - 1]
         held_out = _some((first == f) & (last == f), fold[starts + window // 2] == f)
         kept = _some((last < f) | (first > f), fold[starts + window // 2] != f)
-        _, series, bases = directions(parts[parts != f], starts[kept])
-        blocks = blocks_of_windows(series, starts[held_out], window, block)
-        squares = np.stack([np.sum((part @ basis) ** 2, axis=0) for part, basis in zip(blocks, bases, strict=True)])
-        unseen += squares
+        _, series, bases, tail = directions(parts[parts != f], starts[kept])
+        blocks = blocks_of_windows(series, starts[held_out], window, sizes)
+        for squares, part, basis in zip(unseen, blocks, [*bases, *[tail] * n_tail], strict=True):
+            squares += np.sum((part @ basis) ** 2, axis=0)
         total += sum(np.sum(flat[s : s + window] ** 2) for s in starts[held_out])
     # In the units of the whole record, of which the windows hold a part.
-    unseen *= window * np.sum(flat**2) / n_time / total
-    left = (window * np.sum(flat**2) / n_time - unseen.sum()) / (window * max(cells - n_modes, 1))
-    modes, _, bases = directions(parts, starts)
-    of_block = isotonic_regression(unseen.sum(1), increasing=False).x
-    variances = np.stack([isotonic_regression(along, increasing=False).x for along in unseen])
-    variances *= (of_block / unseen.sum(1))[:, None]
-    floor *= of_block[0] / (block * window)
+    unit = window * np.sum(flat**2) / n_time / total
+    of_mode = unit * np.asarray([along.sum() / size for along, size in zip(unseen, sizes, strict=True)])
+    left = (window * np.sum(flat**2) / n_time - of_mode @ sizes) / (window * max(cells - sum(sizes), 1))
+    modes, _, bases, tail = directions(parts, starts)
+    scale = unit * isotonic_regression(of_mode, weights=sizes, increasing=False).x / of_mode
+    each = [s * isotonic_regression(along, increasing=False).x for s, along in zip(scale, unseen, strict=True)]
+    variances = np.concatenate(each).reshape(-1, window)
+    floor *= variances[:block].mean()
     return GaussianField(
         jnp.asarray(modes.reshape(-1, *shape), jnp.float32),
         jnp.asarray(bases, jnp.float32),
-        jnp.asarray(np.maximum(variances.reshape(n_modes, window), floor), jnp.float32),
+        jnp.asarray(np.maximum(variances, floor), jnp.float32),
         jnp.asarray(max(left, floor), jnp.float32),
+        jnp.asarray(tail, jnp.float32) if n_tail else None,
     )
 
 

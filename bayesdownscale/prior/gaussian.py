@@ -35,14 +35,16 @@ class GaussianField(eqx.Module):
     row), orthogonal, the rows running over the modes of a block and over time within each mode. With blocks of one
     mode, each has a covariance in time of its own; with more, what one mode says of another some hours later, as in
     weather that travels, is kept. One basis (1, time, time) may serve all modes (the covariance is then separable).
-    `variances` (mode, time), those of block b in the places of its modes; `residual` variance of whatever the modes
-    leave out. Every function of Sigma is one spectral function of these numbers.
+    Modes after those in blocks, where there is a `tail` (time, time), stand alone and share that basis. `variances`
+    (mode, time), those of block b in the places of its modes; `residual` variance of whatever the modes leave out.
+    Every function of Sigma is one spectral function of these numbers.
     """
 
     modes: Float[Array, "mode variable lat lon"]
     bases: Float[Array, "block row row"]
     variances: Float[Array, "mode time"]
     residual: Scalar
+    tail: Float[Array, "time time"] | None = None
 
     @staticmethod
     def separable(cov_time: np.ndarray, cov_space: np.ndarray, shape: tuple[int, int, int]) -> "GaussianField":
@@ -73,8 +75,7 @@ class GaussianField(eqx.Module):
         modes = self.modes.reshape(self.modes.shape[0], -1)
         in_space = jnp.einsum("ks,ts->kt", modes, flat)
         scaled = inside * self._analyse(in_space)
-        back = jnp.einsum("bij,bj->bi", self._bases(), self._blocks(scaled)).reshape(scaled.shape)
-        change = back - outside * in_space
+        change = self._turn("bij,bj->bi", scaled) - outside * in_space
         return (outside * flat + jnp.einsum("ks,kt->ts", modes, change)).reshape(x.shape)
 
     def coefficients(self, x: Field) -> Float[Array, "mode time"]:
@@ -83,14 +84,17 @@ class GaussianField(eqx.Module):
         return self._analyse(jnp.einsum("ks,ts->kt", modes, x.reshape(x.shape[0], -1)))
 
     def _analyse(self, in_space: Float[Array, "mode time"]) -> Float[Array, "mode time"]:
-        return jnp.einsum("bij,bi->bj", self._bases(), self._blocks(in_space)).reshape(in_space.shape)
+        return self._turn("bij,bi->bj", in_space)
 
-    def _blocks(self, coefficients: Float[Array, "mode time"]) -> Float[Array, "block row"]:
-        return coefficients.reshape(-1, self.bases.shape[-1])
-
-    def _bases(self) -> Float[Array, "block row row"]:
-        rows = self.bases.shape[-1]
-        return jnp.broadcast_to(self.bases, (self.variances.size // rows, rows, rows))
+    def _turn(self, product: str, x: Float[Array, "mode time"]) -> Float[Array, "mode time"]:
+        """The `product` of each block's basis with its part of `x`, and of the tail's."""
+        n_time, rows = x.shape[1], self.bases.shape[-1]
+        n = len(x) if self.tail is None else self.bases.shape[0] * rows // n_time
+        bases = jnp.broadcast_to(self.bases, (n * n_time // rows, rows, rows))
+        in_blocks = jnp.einsum(product, bases, x[:n].reshape(-1, rows)).reshape(n, n_time)
+        if self.tail is None:
+            return in_blocks
+        return jnp.concatenate([in_blocks, jnp.einsum(product.replace("bij", "ij"), self.tail, x[n:])])
 
     def covariance(self, x: Field) -> Field:
         """Sigma x."""

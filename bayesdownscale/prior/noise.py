@@ -10,6 +10,7 @@ from scipy.optimize import root_scalar
 from bayesdownscale._types import Key
 
 SHRINKAGE = 3.0  # of the steps in log sigma, from the first to the last
+SIGMA_MIN = 0.02  # the usual lowest level
 LONGEST = 0.85  # step in log sigma that may be lengthened
 
 
@@ -33,10 +34,11 @@ class NoiseLevels(eqx.Module):
             )
 
     @staticmethod
-    def covering(largest: float) -> "NoiseLevels":
-        """From 0.02 to 4 times `largest`, the standard deviation along the most variable direction: a factor of 4
-        loses 0.3 % of that direction's variance in draws."""
-        return NoiseLevels(0.02, 4 * largest)
+    def covering(largest: float, sigma_min: float = SIGMA_MIN) -> "NoiseLevels":
+        """From `sigma_min` to 4 times `largest`, the standard deviation along the most variable direction: a factor of
+        4 loses 0.3 % of that direction's variance in draws. A draw ends with the mean of x given x_sigma_min, which
+        keeps v^2 / (v + sigma_min^2) of a variance v."""
+        return NoiseLevels(sigma_min, 4 * largest)
 
     def levels(self, steps: int) -> np.ndarray:
         """`steps` levels from sigma_max down to sigma_min: float64, (steps,).

@@ -27,7 +27,7 @@ from bayesdownscale.prior.feed import Anomalies, Remembered, Windows, scan, some
 from bayesdownscale.prior.fit_gaussian import fit_gaussian
 from bayesdownscale.prior.gaussian import GaussianField
 from bayesdownscale.prior.network import UNet, UNetConfig
-from bayesdownscale.prior.noise import NoiseLevels
+from bayesdownscale.prior.noise import SIGMA_MIN, NoiseLevels
 from bayesdownscale.prior.standardise import Standardisation, fit_standardisation
 from bayesdownscale.prior.training import (
     Progress,
@@ -69,8 +69,10 @@ def train_prior(
     validation_share: float = 1 / 8,
     n_modes: int = 200,
     block: int = 1,
+    n_tail: int = 0,
     shrink: tuple[float, float] = (0.4, 0.6),
     floor: float = 1e-6,
+    sigma_min: float = SIGMA_MIN,
     statistics: int = 2**27,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -80,9 +82,10 @@ def train_prior(
 
     `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
     trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
-    example orography and land-sea mask. `n_modes`, `block`, `shrink` and `floor`: of the Gaussian's covariance, see
-    `fit_gaussian`; for years of data larger blocks and less of the others. `provenance` is stored. Raises `ValueError`
-    for data that cannot be trained on, `CheckpointError` where `folder` holds another run.
+    example orography and land-sea mask. `n_modes`, `block`, `n_tail`, `shrink` and `floor`: of the Gaussian's
+    covariance, see `fit_gaussian`; for years of data larger blocks, a tail and less of the others. `sigma_min`: the
+    lowest noise level, in standard deviations of a variable, below which draws resolve nothing. `provenance` is stored.
+    Raises `ValueError` for data that cannot be trained on, `CheckpointError` where `folder` holds another run.
 
     Of `LazyFields` windows are read as they are needed, one batch ahead, and climatology and covariance come from
     `statistics` numbers, in 24 spans.
@@ -109,11 +112,11 @@ def train_prior(
     n_used = int((used < n_train).sum())
     breaks = np.flatnonzero(np.diff(times[used[:n_used]]) != step) + 1
     spans = [slice(a, b) for a, b in pairwise([0, *breaks.tolist(), n_used])]
-    covariance = {"n_modes": n_modes, "block": block, "floor": floor}
+    covariance: dict[str, Any] = {"n_modes": n_modes, "block": block, "n_tail": n_tail, "floor": floor}
     covariance |= {"shrink_space": shrink[0], "shrink_time": shrink[1]}
     gaussian = fit_gaussian(anomalies[:n_used], fields.grid, window, spans, **covariance)
     largest = float(jnp.sqrt(jnp.max(gaussian.variances)))
-    levels = NoiseLevels.covering(largest)
+    levels = NoiseLevels.covering(largest, sigma_min)
     channels = static_channels(standardisation, fields.grid, statics)
     n_in, n_out = DiffusionDenoiser.n_channels(gaussian, channels.shape[-1])
     net = UNet(n_in, n_out, network, key=jax.random.key(training.seed))
@@ -128,6 +131,7 @@ def train_prior(
         "window": window,
         "validation_share": validation_share,
         **covariance,
+        "sigma_min": sigma_min,
         "data": fingerprint,
         "times": digest(times),
         "statics": None if statics is None else digest(statics),
@@ -137,7 +141,7 @@ def train_prior(
     state = start(denoiser, training)
     if (folder / f"{STATE}.json").exists():
         record = ckpt.load_description(folder, STATE)
-        if record["run"] != run:
+        if {"sigma_min": SIGMA_MIN, "n_tail": 0, **record["run"]} != run:  # older runs name neither
             raise ckpt.CheckpointError(
                 f"{folder}: holds a training run with other settings or data; choose another folder"
             )
@@ -157,6 +161,7 @@ def train_prior(
                 "network": network.to_json(),
                 "modes": gaussian.modes.shape[0],
                 "block": gaussian.bases.shape[-1] // window,
+                "tail": gaussian.modes.shape[0] - gaussian.bases.shape[0] * gaussian.bases.shape[-1] // window,
                 "statics": channels.shape[-1],
                 "harmonics": standardisation.coefficients.shape[0],
             },
@@ -201,12 +206,14 @@ def _shapes(record: dict[str, Any]) -> tuple[DiffusionDenoiser, Standardisation]
     network = UNetConfig(**{**arch["network"], "widths": tuple(arch["network"]["widths"])})
 
     def build():
-        modes, block = arch["modes"], arch.get("block", 1)  # checkpoints from before there were blocks name none
+        # Checkpoints from before there were blocks or a tail name none.
+        modes, block, tail = arch["modes"], arch.get("block", 1), arch.get("tail", 0)
         gaussian = GaussianField(
             jnp.zeros((modes, n_var, n_lat, n_lon)),
-            jnp.zeros((modes // block, block * window, block * window)),
+            jnp.zeros(((modes - tail) // block, block * window, block * window)),
             jnp.zeros((modes, window)),
             jnp.zeros(()),
+            jnp.zeros((window, window)) if tail else None,
         )
         n_in, n_out = DiffusionDenoiser.n_channels(gaussian, arch["statics"])
         net = UNet(n_in, n_out, network, key=jax.random.key(0))
