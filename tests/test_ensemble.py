@@ -14,6 +14,7 @@ import xarray as xr
 from ensembles import SPAN, build, problem
 
 import bayesdownscale as bd
+from bayesdownscale.ensemble import hosts
 from bayesdownscale.ensemble.plan import Job, Plan
 from bayesdownscale.ensemble.problem import CoarseFile
 from bayesdownscale.ensemble.run import Ensemble
@@ -255,3 +256,16 @@ class TestPlan:
             Plan.of(self.times(0, 6), self.hour, 25, 0)
         with pytest.raises(ValueError, match="span of at least one"):
             Plan.of(self.times(0, 6), self.hour, 25, 1, np.timedelta64(10, "m"))
+
+
+def test_other_processes_hear_that_the_first_failed(monkeypatch):
+    def fail():
+        raise bd.DataError("the disk is full")
+
+    np.testing.assert_array_equal(hosts.decided(lambda: [3, 4], 2), [3, 4])
+    with pytest.raises(bd.DataError, match="the disk is full"):
+        hosts.decided(fail)
+    monkeypatch.setattr(hosts, "first", lambda: False)
+    monkeypatch.setattr(hosts, "_of_the_first", lambda numbers: np.array([1, 0, 0], np.int32))
+    with pytest.raises(ChildProcessError, match="start all again once that is mended: finished jobs are safe"):
+        hosts.decided(fail, 2)

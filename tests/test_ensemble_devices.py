@@ -22,8 +22,8 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def start(out, *words):
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+def start(out, *words, **said):
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | said
     environment.pop("XLA_FLAGS", None)
     command = [sys.executable, str(SCRIPT), str(out), *map(str, words)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -39,24 +39,29 @@ def finished(*processes) -> list[str]:
     return said
 
 
+@pytest.fixture(scope="module", params=["moment_matching", "fixed_covariance"])
+def guidance(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(guidance, tmp_path_factory):
     out = tmp_path_factory.mktemp("one") / "one.npy"
-    finished(start(out, 1, 1))
+    finished(start(out, 1, 1, GUIDANCE=guidance))
     return np.load(out)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (1, 8)])
-def test_eight_devices(one, tmp_path, shape):
-    finished(start(tmp_path / "many.npy", *shape))
+def test_eight_devices(guidance, one, tmp_path, shape):
+    finished(start(tmp_path / "many.npy", *shape, GUIDANCE=guidance))
     many = np.load(tmp_path / "many.npy")
     assert many.shape == one.shape == (2, 16, 1, 2, 2)
     np.testing.assert_allclose(many, one, rtol=0, atol=1e-4)  # kelvin, rounded at 280
 
 
-def test_two_processes(one, tmp_path):
+def test_two_processes(guidance, one, tmp_path):
     port = free_port()
-    finished(*(start(tmp_path / f"{i}.npy", 1, 2, i, port) for i in (0, 1)))
+    finished(*(start(tmp_path / f"{i}.npy", 1, 2, i, port, GUIDANCE=guidance) for i in (0, 1)))
     for i in (0, 1):
         np.testing.assert_allclose(np.load(tmp_path / f"{i}.npy"), one, rtol=0, atol=1e-4)
 
@@ -75,6 +80,34 @@ def test_an_ensemble_in_two_processes(tmp_path):
     read = lambda path: xr.open_dataset(path, engine="zarr", consolidated=False)["t2m"].values
     assert np.isfinite(read(many)).all()
     np.testing.assert_allclose(read(many), read(one), rtol=0, atol=1e-4)  # kelvin, rounded at 280
+
+
+@pytest.mark.parametrize(
+    ("failure", "first_said", "other_said"),
+    [
+        ("full", "File too large; free space and run the same command again", "ChildProcessError: expected the first"),
+        ("killed", "", "another task died"),  # said by JAX, which ends this process
+    ],
+    ids=["full", "killed"],
+)
+def test_the_first_of_two_processes_fails(tmp_path, failure, first_said, other_said):
+    """Once two of six jobs are done: the other ends too, says why, and both go on from there. Without care it waits for
+    300 s before JAX ends it; here no process is given more than 240."""
+    out, port = tmp_path / "ens.zarr", free_port()
+    both = [start(out, 1, 2, i, port, FAILURE=failure) for i in (0, 1)]
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert all(process.returncode != 0 for process in both)
+    assert first_said in errors[0]
+    assert other_said in errors[1]
+    done = {p.name: p.read_bytes() for p in (tmp_path / "ens.zarr.jobs").glob("*.json")}
+    assert sorted(done) == ["0000-00000.json", "0000-00001.json"]
+    chunk = out / "t2m" / "c" / "0" / "1" / "0" / "0"
+    kept = chunk.read_bytes()
+    port = free_port()
+    assert finished(*(start(out, 1, 2, i, port) for i in (0, 1))) == ["[2, 3, 4, 5, 6] []"] * 2
+    assert chunk.read_bytes() == kept
+    with xr.open_dataset(out, engine="zarr", consolidated=False) as ds:
+        assert np.isfinite(ds["t2m"].values).all()
 
 
 def test_more_devices_than_there_are():

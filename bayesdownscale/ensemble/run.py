@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,15 +105,18 @@ class Ensemble:
         if not 0 <= index < number:
             raise ValueError(f"expected a job index from 0 to {number - 1} of {number} jobs, got {index}")
         jobs = self.plan.jobs()[index::number]
-        marked, whole = np.zeros(len(jobs), int), np.zeros(len(jobs), int)
-        if hosts.first():
+
+        def look() -> np.ndarray:
             self.store.create(self._attributes() | (attrs or {}))
+            found = np.zeros((2, len(jobs)), int)
             for k, job in enumerate(jobs):
-                marked[k] = self.store.marker(job).exists()
-                whole[k] = marked[k] and self.store.done(job, thorough=verify)
-                if marked[k] and not whole[k]:
+                marked = self.store.marker(job).exists()
+                found[:, k] = marked, marked and self.store.done(job, thorough=verify)
+                if marked and not found[1, k]:
                     self.store.forget(job)
-        marked, whole = hosts.agreed(marked), hosts.agreed(whole)
+            return found.ravel()
+
+        marked, whole = hosts.decided(look, 2 * len(jobs)).reshape(2, -1)
         chosen = lambda which: sorted(job for job, yes in zip(jobs, which, strict=True) if yes)
         damaged, left, finished = chosen(marked > whole), chosen(whole == 0), int(whole.sum())
         on_done(finished)
@@ -153,14 +156,18 @@ class Work:
 
     def __call__(self, job: Job) -> str:
         """'done', or 'busy' where another run has the job in hand."""
-        with self.store.lock(job) if hosts.first() else nullcontext(True) as mine:
-            busy, done = hosts.agreed([not mine, mine and hosts.first() and self.store.done(job)])
+        with ExitStack() as held:
+
+            def take() -> list[int]:
+                mine = held.enter_context(self.store.lock(job))
+                return [not mine, mine and self.store.done(job)]
+
+            busy, done = hosts.decided(take, 2)
             if busy:
                 return "busy"
             if not done:
                 drawn = np.asarray(self._solver()([job.member], job.span))[0]
-                if hosts.first():
-                    self.store.write(job, drawn)
+                hosts.decided(lambda: self.store.write(job, drawn) or [])
         return "done"
 
     def _solver(self) -> Solver:
