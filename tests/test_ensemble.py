@@ -1,6 +1,7 @@
 """Ensembles: jobs that do not depend on each other, a store that survives, and errors of one sentence."""
 
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -8,20 +9,26 @@ from functools import partial
 from pathlib import Path
 
 import ensembles
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from ensembles import SPAN, build, problem
+from ensembles import SIGMA, SPAN, build, problem
 
 import bayesdownscale as bd
 from bayesdownscale.ensemble import hosts
+from bayesdownscale.ensemble.noise import KeyedNoise
 from bayesdownscale.ensemble.plan import Job, Plan
 from bayesdownscale.ensemble.problem import CoarseFile
 from bayesdownscale.ensemble.run import Ensemble
+from bayesdownscale.ensemble.solve import ORIGIN, Solver
 
 
 def ensemble(out, **changed):
-    return Ensemble(changed.pop("build", build), out, **{"members": 2, **SPAN, **changed})
+    """By fixed covariances, which compile fastest."""
+    settings = {"members": 2, "guidance": bd.FixedCovariance, **SPAN}
+    return Ensemble(changed.pop("build", build), out, **settings | changed)
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -52,6 +59,40 @@ def test_the_store_is_a_cf_dataset(finished):
         assert abs(float(ds["t2m"].mean()) - 280) < 3
         assert ds.attrs["seed"] == 0
         assert ds.attrs["approximate"] == 1
+        assert ds.attrs["method"] == "guided reverse SDE, fixed covariance"
+
+
+def test_a_job_is_the_solver_written_out(finished):
+    """Member 1 on span 1 by the multistep formula, each guided mean from dense matrices: D_y = D + V H' S^-1 (y - H D),
+    S = H V H' + R. The ensemble solves by a Krylov method with a relative tolerance of 1e-3."""
+    solver = Solver(problem(), ensemble(finished[0]).plan, steps=SPAN["steps"], seed=0)
+    prior = solver.program(1)[0]
+    shape, sd, y = prior.coords.shape, float(prior.standardisation.scale[0]), solver.data(1).ravel()
+    unit = jnp.eye(math.prod(shape)).reshape(-1, *shape)
+    denoise = jax.jit(lambda x, sigma: prior.denoiser(x, sigma, prior.context).ravel())
+    covariance = jax.jit(jax.vmap(lambda v, sigma: prior.denoiser.covariance(v, sigma).ravel(), (0, None)))
+    H = np.asarray(jax.vmap(lambda x: solver.operator(sd * x).ravel())(unit)).T[np.isfinite(y)]
+    y = y[np.isfinite(y)] - 280
+
+    def guided(x, sigma):
+        D = np.asarray(denoise(jnp.asarray(x.reshape(shape), jnp.float32), sigma), np.float64)
+        V = np.asarray(covariance(unit, sigma), np.float64)
+        return D + V @ H.T @ np.linalg.solve(H @ V @ H.T + SIGMA**2 * np.eye(len(H)), y - H @ D)
+
+    first = jnp.asarray(solver.plan.first(1) + ORIGIN)
+    noise = jax.jit(lambda level: KeyedNoise(jax.random.key(0), jnp.asarray(1), first, shape)(level).ravel())
+    sigmas = prior.levels.levels(SPAN["steps"])
+    h = -np.diff(np.log(sigmas))
+    x, before = sigmas[0] * np.asarray(noise(0), np.float64), None
+    for n in range(len(h)):
+        now = guided(x, sigmas[n])
+        mean = now if before is None else now + h[n] / (2 * h[n - 1]) * (now - before)
+        decay = np.exp(-2 * h[n])
+        x = decay * x + (1 - decay) * mean + sigmas[n + 1] * np.sqrt(1 - decay) * np.asarray(noise(n + 1))
+        before = now
+    wanted = 280 + sd * guided(x, sigmas[-1]).reshape(shape)[4:12, 0]
+    with xr.open_dataset(finished[0], engine="zarr", consolidated=False) as ds:
+        np.testing.assert_allclose(ds["t2m"].values[1, 8:16], wanted, rtol=0, atol=5e-3)  # K, the noise has 1.5
 
 
 def test_order_and_shares_do_not_matter(finished, tmp_path):
@@ -138,6 +179,7 @@ def test_a_job_in_the_hands_of_another_process_is_left_to_it(finished):
         ({"build": partial(problem, 21, 0.5)}, "settings"),
         ({"build": partial(problem, 19)}, "coarse data"),
         ({"steps": 5}, "steps"),
+        ({"guidance": bd.MomentMatching}, r'guidance \("fixed_covariance", now "moment_matching"\)'),
     ],
 )
 def test_another_run_is_refused(finished, changed, word):

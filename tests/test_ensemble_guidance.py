@@ -1,23 +1,18 @@
-"""The guidance of an ensemble: chosen, written down, and the forward-only one against its formula."""
+"""The guidance of an ensemble: chosen, written down, refused. `test_ensemble.py` draws by fixed covariances, the seams
+by both."""
 
 import json
 from functools import partial
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
-import xarray as xr
 from click.testing import CliRunner
 from ensembles import SPAN, build, problem
 
 import bayesdownscale as bd
 from bayesdownscale.cli import main
 from bayesdownscale.ensemble.guide import GUIDANCE, check_guidance, name_of
-from bayesdownscale.ensemble.noise import KeyedNoise
 from bayesdownscale.ensemble.run import Ensemble
-from bayesdownscale.ensemble.solve import ORIGIN, Solver
 from bayesdownscale.ensemble.store import RECORD
 from bayesdownscale.options import guidance_option
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Cost
@@ -27,46 +22,7 @@ def ensemble(out, guidance=bd.FixedCovariance, **changed):
     return Ensemble(build, out, **{"members": 1, "guidance": guidance, **SPAN, **changed})
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One span of the forward-only guidance."""
-    out = tmp_path_factory.mktemp("forward") / "ens.zarr"
-    ensemble(out).run(share=(1, 3))
-    return out
-
-
-def test_a_job_is_the_solver_written_out(finished):
-    """The multistep formula by hand, on the block of span 1, with FixedCovariance as it stands in the package."""
-    solver = Solver(problem(), ensemble(finished).plan, steps=SPAN["steps"], seed=0)
-    prior, program = solver.program(1)
-    guided = eqx.filter_jit(bd.FixedCovariance(prior.denoiser, bd.ProgramLikelihood.of(program, prior)))
-    first = jnp.asarray(solver.plan.first(1) + ORIGIN)
-    noise = KeyedNoise(jax.random.key(0), jnp.asarray(0), first, prior.coords.shape)
-    sigmas = prior.levels.levels(SPAN["steps"])
-    h = -np.diff(np.log(sigmas))
-    x, before = sigmas[0] * np.asarray(noise(0)), None
-    for n in range(len(h)):
-        now = np.asarray(guided(jnp.asarray(x, jnp.float32), jnp.float32(sigmas[n]), prior.context))
-        mean = now if before is None else now + h[n] / (2 * h[n - 1]) * (now - before)
-        decay = np.exp(-2 * h[n])
-        x = decay * x + (1 - decay) * mean + sigmas[n + 1] * np.sqrt(1 - decay) * np.asarray(noise(n + 1))
-        before = now
-    last = guided(jnp.asarray(x, jnp.float32), jnp.float32(sigmas[-1]), prior.context)
-    wanted = prior.standardisation.backward(last, prior.context)[4:12]
-    with xr.open_dataset(finished, engine="zarr", consolidated=False) as ds:
-        assert ds.attrs["method"] == "guided reverse SDE, fixed covariance"
-        np.testing.assert_allclose(ds["t2m"].values[0, 8:16], wanted[:, 0], rtol=0, atol=5e-4)  # K, rounded at 280
-
-
-def test_it_goes_on_with_its_own_guidance(finished):
-    heard = []
-    ensemble(finished).run(share=(1, 3), on_done=heard.append)
-    assert heard == [1]
-    with pytest.raises(bd.DataError, match=r'another guidance \("fixed_covariance", now "moment_matching"\); run it'):
-        ensemble(finished, bd.MomentMatching).run()
-
-
-def test_a_store_that_does_not_say_has_moment_matching(finished, tmp_path):
+def test_a_store_that_does_not_say_has_moment_matching(tmp_path):
     """As stores did before there was a choice."""
     out = tmp_path / "ens.zarr"
     ensemble(out, bd.MomentMatching).store.create({})
