@@ -5,7 +5,8 @@ cells every 6 hours; noise of 10 Pa (psl), 0.1 m s-1 (uas, vas) and 0.1 K (tas).
 judged as simulation-based calibration would judge them, the truths coming from the climate itself instead of the prior:
 coverage of central 90 % intervals and spread over skill, of each variable at observed and at other hours, and the fair
 CRPS against interpolation, kriging of each variable by itself, and the exact posterior of the Gaussian that the network
-corrects (all variables at once). The truths come from realizations of 25 each; weather of one realization is alike for
+corrects (all variables at once); with `--seed-steps 256` also the rule released with the seed paper (Schmidt et al.
+2025, arXiv 2412.15361), which solves the probability-flow ODE in as many evaluations. The truths come from realizations of 25 each; weather of one realization is alike for
 weeks, so with more than two of them standard errors are those of means over realizations, else over truths.
 """
 
@@ -105,9 +106,12 @@ def error_of(values: np.ndarray) -> float:
 @click.option("--truths", "count", default=200, show_default=True)
 @click.option("--members", default=32, show_default=True)
 @click.option("--steps", default=32, show_default=True)
+@click.option("--seed-steps", default=0, show_default=True, help="Evaluations of the seed paper's rule, 0 for none.")
 @click.option("--batch", default=16, show_default=True)
 @click.option("--prior", "name", default="twin", show_default=True, help="A shipped prior's name or a folder.")
-def main(as_json: bool, quick: bool, count: int, members: int, steps: int, batch: int, name: str) -> None:
+def main(
+    as_json: bool, quick: bool, count: int, members: int, steps: int, seed_steps: int, batch: int, name: str
+) -> None:
     """Moment matching, two Gaussians and interpolation on unlimited weather."""
     count, members, steps = (2, 8, 8) if quick else (count, members, steps)
     model = load_recipe(find_recipe("models", "area_mean")).model
@@ -117,6 +121,10 @@ def main(as_json: bool, quick: bool, count: int, members: int, steps: int, batch
         lambda key, times, H, y: sampler.run(key, p.at(times), H, y=y, sigma=TWIN_NOISE_SD, draws=members).fields
     )
     samplers = {"moment_matching": run(guided, prior), "gaussian": run(exact, gaussian)}
+    if seed_steps:
+        ode = bd.Integrator(stochasticity=0.0)
+        seed = bd.GuidedSDE(model, steps=seed_steps, batch=batch, guidance=bd.SeedRule, integrator=ode)
+        samplers["seed_rule"] = run(seed, prior)
     rows, began = [], time.monotonic()
     for i, truth in enumerate(truths(count)):
         rows.append(of_one(truth, i, samplers))
@@ -126,7 +134,7 @@ def main(as_json: bool, quick: bool, count: int, members: int, steps: int, batch
             for key, total in summary.items():
                 print(f"   {key:<32} " + "  ".join(f"{k} {v:.4g}" for k, v in total.items()), flush=True)
     if as_json:
-        settings = {"truths": count, "members": members, "steps": steps, "prior": name}
+        settings = {"truths": count, "members": members, "steps": steps, "seed_steps": seed_steps, "prior": name}
         print(json.dumps({"benchmark": "twin", **settings, "summary": summarise(rows, members)}))
 
 
