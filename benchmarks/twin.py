@@ -6,8 +6,9 @@ judged as simulation-based calibration would judge them, the truths coming from 
 coverage of central 90 % intervals and spread over skill, of each variable at observed and at other hours, and the fair
 CRPS against interpolation, kriging of each variable by itself, and the exact posterior of the Gaussian that the network
 corrects (all variables at once); with `--seed-steps 256` also the rule released with the seed paper (Schmidt et al.
-2025, arXiv 2412.15361), which solves the probability-flow ODE in as many evaluations. The truths come from realizations of 25 each; weather of one realization is alike for
-weeks, so with more than two of them standard errors are those of means over realizations, else over truths.
+2025, arXiv 2412.15361), which solves the probability-flow ODE in as many evaluations. The truths come from realizations
+of 25 each; weather of one realization is alike for weeks, so with more than two of them standard errors are those of
+means over realizations, else over truths.
 """
 
 import json
