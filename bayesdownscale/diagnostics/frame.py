@@ -106,16 +106,14 @@ def true_box(like: xr.DataArray) -> tuple[float, float, float, float]:
     return south, north, float(true_lon.min()), float(true_lon.max())
 
 
-def meridian(like: xr.DataArray, lon: float) -> np.ndarray:
-    """Points (points, 2), longitude and latitude in the frame of `like`, of the part of a true meridian around it."""
-    south, north, *_ = true_box(like)
-    return _line(like, np.linspace(south, north, POINTS), np.full(POINTS, lon))
+def meridian(like: xr.DataArray, lon: float, between: tuple[float, float]) -> np.ndarray:
+    """Points (points, 2), longitude and latitude in the frame of `like`, of a true meridian between two latitudes."""
+    return _line(like, np.linspace(*between, POINTS), np.full(POINTS, lon))
 
 
-def parallel(like: xr.DataArray, lat: float) -> np.ndarray:
-    """Points (points, 2), longitude and latitude in the frame of `like`, of the part of a true parallel around it."""
-    *_, west, east = true_box(like)
-    return _line(like, np.full(POINTS, lat), np.linspace(west, east, POINTS))
+def parallel(like: xr.DataArray, lat: float, between: tuple[float, float]) -> np.ndarray:
+    """Points (points, 2), longitude and latitude in the frame of `like`, of a true parallel between two longitudes."""
+    return _line(like, np.full(POINTS, lat), np.linspace(*between, POINTS))
 
 
 def _line(like: xr.DataArray, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:

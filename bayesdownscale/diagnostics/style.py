@@ -134,12 +134,13 @@ def _graticule(axes: Axes, like: xr.DataArray, frame: tuple[float, float, float,
     below = pole.to_geographic(np.full(POINTS, south), x)[1]
     beside = pole.to_geographic(y, np.full(POINTS, west))[0]
     lines = []
-    for axis, span, line, at, values, letters in (
-        (axes.xaxis, (first, last), meridian, x, below, "EW"),
-        (axes.yaxis, (low, high), parallel, y, beside, "NS"),
+    lats, lons = (low, high), (first, last)
+    for axis, span, line, between, at, values, letters in (
+        (axes.xaxis, lons, meridian, lats, x, below, "EW"),
+        (axes.yaxis, lats, parallel, lons, y, beside, "NS"),
     ):
         levels = [v for v in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*span) if span[0] <= v <= span[1]]
-        lines += [line(like, level) for level in levels]
+        lines += [line(like, level, between) for level in levels]
         ticks = [(place, degrees(level, letters)) for level in levels for place in crossings(at, values, level)]
         axis.set_ticks([place for place, _ in ticks], [text for _, text in ticks])
     axes.add_collection(LineCollection(lines, colors="0.25", linewidths=0.4, linestyles=":"), autolim=False)
