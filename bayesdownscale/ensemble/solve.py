@@ -161,6 +161,8 @@ def _draw(
         field = prior.standardisation.backward(solution.solver_state.denoised, prior.context)
         return jax.lax.slice_in_dim(field, *kept)
 
+    if place is None and members.shape[0] == 1:  # as in every job: loops under vmap copy all they carry
+        return one(members[0])[None]
     if place is None:
         return jax.vmap(one)(members)
     fields = jax.vmap(one, spmd_axis_name="member")(members)
