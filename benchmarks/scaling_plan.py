@@ -41,54 +41,59 @@ def parts(row: dict[str, Any]) -> dict[str, float]:
 
 
 def draw(rows: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    """Three panels: cost of a cell and hour against the grid, processor time against members and against devices."""
+    """Panels, as rows allow: cost of a number and hour against the grid, processor time against members and devices."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.0), constrained_layout=True)
+    shown = [name for name in ("grid", "members", "devices") if name in rows]
+    if not shown:
+        return
+    size = (1 + 4.4 * len(shown), 4.2)
+    figure, places = plt.subplots(1, len(shown), figsize=size, constrained_layout=True, squeeze=False)
+    axes = dict(zip(shown, places[0], strict=True))
     if "grid" in rows:
         grid = rows["grid"]
         cells = [r["n_lat"] * r["n_lon"] * r["n_var"] for r in grid]
         whole = [1e6 * r["seconds_a_cell_hour_evaluation"] for r in grid]
-        axes[0].loglog(cells, whole, "o-", color="black", label="a whole job, moment matching")
+        axes["grid"].loglog(cells, whole, "o-", color="black", label="a whole job, moment matching")
         if "forward" in rows:
             forward = [1e6 * r["seconds_a_cell_hour_evaluation"] for r in rows["forward"]]
-            axes[0].loglog(cells, forward, "o-", color="C3", label="a whole job, fixed covariance")
+            axes["grid"].loglog(cells, forward, "o-", color="C3", label="a whole job, fixed covariance")
         colours = {"network": "C0", "guidance": "C1", "writing": "C2"}
         for name, colour in colours.items():
             share = [parts(r)[name] * w for r, w in zip(grid, whole, strict=True)]
-            axes[0].loglog(cells, share, "s--", color=colour, label=name, markersize=4)
+            axes["grid"].loglog(cells, share, "s--", color=colour, label=f"{name}, moment matching", markersize=4)
         for r, x, y in zip(grid, cells, whole, strict=True):
             label = f"{r['n_lat']} x {r['n_lon']}" + (f" x {r['n_var']}" if r["n_var"] > 1 else "")
-            axes[0].annotate(label, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
-        axes[0].set(xlabel="numbers in a field (cells x variables)", title="Cost of resolution")
-        axes[0].set_ylabel("processor time per number, hour\nand evaluation [µs]")
-        axes[0].margins(x=0.15)
-        axes[0].set_ylim(7e-4 * max(whole) / 5, 3 * max(whole))
-        axes[0].legend(fontsize=8, loc="lower left", frameon=False)
+            axes["grid"].annotate(label, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+        axes["grid"].set(xlabel="numbers in a field (cells x variables)", title="Cost of resolution")
+        axes["grid"].set_ylabel("processor time per number, hour\nand evaluation [µs]")
+        axes["grid"].margins(x=0.15)
+        axes["grid"].set_ylim(7e-4 * max(whole) / 5, 3 * max(whole))
+        axes["grid"].legend(fontsize=8, loc="lower left", frameon=False)
     if "members" in rows:
         row = rows["members"][0]
         m = row["cumulative_jobs"]
-        axes[1].loglog(m, row["cumulative_seconds"], "o-", color="black", label="compiling and drawing")
-        axes[1].loglog(m, [row["seconds_a_job"] * k for k in m], "s--", color="C0", label="drawing", markersize=4)
-        axes[1].set(xlabel="members", ylabel="processor time [s]", title="Cost of members")
-        axes[1].set_xticks(m, [str(k) for k in m], minor=False)
-        axes[1].minorticks_off()
-        axes[1].set_ylim(row["seconds_a_job"] / 3, 3 * row["cumulative_seconds"][-1])
-        axes[1].legend(fontsize=8, loc="lower right", frameon=False)
+        axes["members"].loglog(m, row["cumulative_seconds"], "o-", color="black", label="compiling and drawing")
+        axes["members"].loglog(
+            m, [row["seconds_a_job"] * k for k in m], "s--", color="C0", label="drawing", markersize=4
+        )
+        axes["members"].set(xlabel="members", ylabel="processor time [s]", title="Cost of members")
+        axes["members"].set_xticks(m, [str(k) for k in m], minor=False)
+        axes["members"].minorticks_off()
+        axes["members"].set_ylim(row["seconds_a_job"] / 3, 3 * row["cumulative_seconds"][-1])
+        axes["members"].legend(fontsize=8, loc="lower right", frameon=False)
     if "devices" in rows:
         n = [r["devices"] for r in rows["devices"]]
         first = rows["devices"][0]["seconds_a_job"]
-        axes[2].semilogx(n, [r["seconds_a_job"] / first for r in rows["devices"]], "o-", color="black", base=2)
-        axes[2].axhline(1, color="grey", linewidth=0.8)
-        axes[2].set(xlabel="devices (virtual, of one core)", title="What dividing a job costs", ylim=(0, None))
-        axes[2].set_ylabel("processor time of all devices,\nover that of one")
-        axes[2].set_xticks(n, [str(k) for k in n], minor=False)
-    for ax in axes:
+        axes["devices"].semilogx(n, [r["seconds_a_job"] / first for r in rows["devices"]], "o-", color="black", base=2)
+        axes["devices"].axhline(1, color="grey", linewidth=0.8)
+        axes["devices"].set(xlabel="devices (virtual, of one core)", title="What dividing a job costs", ylim=(0, None))
+        axes["devices"].set_ylabel("processor time of all devices,\nover that of one")
+        axes["devices"].set_xticks(n, [str(k) for k in n], minor=False)
+    for ax in places[0]:
         ax.spines[["top", "right"]].set_visible(False)
-        if not ax.has_data():
-            ax.set_visible(False)
     figure.savefig(out, dpi=150)
     plt.close(figure)

@@ -50,7 +50,10 @@ def write_coarse(path: Path, days: int) -> None:
 # ## The ensemble
 #
 # What is downscaled is given as a function that makes it, here from files, because workers make their own. Parameters
-# of the program must be fixed: draw them on a short span with `GuidedSDE` first.
+# of the program must be fixed: draw them on a short span with `GuidedSDE` first. `guidance=bd.FixedCovariance` (on the
+# command line `--guidance fixed_covariance`) draws by a covariance that is stored with the prior and takes no product
+# with the network's Jacobian: cheaper, and on Gaussian problems next to as accurate (`docs/a_century.md`). A store
+# remembers its guidance; a run with another one is refused.
 
 
 # %%
