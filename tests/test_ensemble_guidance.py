@@ -4,18 +4,17 @@ by both."""
 import json
 from functools import partial
 
-import equinox as eqx
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from ensembles import SPAN, build, problem
+from ensembles import SPAN, build
 
 import bayesdownscale as bd
 from bayesdownscale.cli import main
-from bayesdownscale.ensemble.guide import GUIDANCE, check_guidance, name_of
+from bayesdownscale.ensemble.guide import GUIDANCE, name_of
 from bayesdownscale.ensemble.run import Ensemble
 from bayesdownscale.ensemble.store import RECORD
 from bayesdownscale.options import guidance_option
-from bayesdownscale.prior.denoiser import AbstractDenoiser, Cost
 
 
 def ensemble(out, guidance=bd.FixedCovariance, **changed):
@@ -40,24 +39,24 @@ def test_names_tell_guidances_apart():
     assert {name: name_of(method) for name, method in GUIDANCE.items()} == {name: name for name in GUIDANCE}
     few = partial(partial(bd.MomentMatching, tolerance=0.1, iterations=5), iterations=3)
     assert name_of(few) == "moment_matching(iterations=3, tolerance=0.1)"
+    usual = bd.MomentMatching.iterations
+    assert name_of(partial(bd.MomentMatching, iterations=usual)) == "moment_matching"
+    assert name_of(partial(bd.MomentMatching, tolerance=np.float64(0.5))) == "moment_matching(tolerance=0.5)"
     assert name_of(bd.SDA) == "bayesdownscale.posterior.guidance.sda.SDA"
-    for unnamed in (lambda *given: bd.MomentMatching(*given), dict):
+
+    class Local(bd.MomentMatching):
+        pass
+
+    for unnamed in (lambda *given: bd.MomentMatching(*given), dict, Local):
         with pytest.raises(ValueError, match="expected as guidance a class of"):
             name_of(unnamed)
+    with pytest.raises(ValueError, match="expected numbers or words as settings of a guidance"):
+        name_of(partial(bd.MomentMatching, tolerance=np.ones(2)))
 
 
-class Plain(AbstractDenoiser):
-    """A denoiser that does not know its errors."""
-
-    def evaluate(self, x_sigma, sigma, context):
-        return x_sigma, Cost.of(evaluations=1)
-
-
-def test_a_prior_without_a_covariance_is_refused():
-    windowed = eqx.tree_at(lambda d: d.inner, problem().prior.denoiser, Plain())
-    check_guidance(bd.MomentMatching, windowed)
-    with pytest.raises(ValueError, match=r"knows the covariance of its errors, .* fixed_covariance .* one of Plain"):
-        check_guidance(bd.FixedCovariance, windowed)
+def test_the_attributes_say_the_guidance_of_any_class(tmp_path):
+    run = ensemble(tmp_path / "ens.zarr", bd.SDA)
+    assert run._attributes()["method"] == "guided reverse SDE, bayesdownscale.posterior.guidance.sda.SDA"
 
 
 @pytest.mark.parametrize("word", [None, *GUIDANCE])

@@ -74,6 +74,14 @@ class TestCovariance:
         v = jax.random.normal(jax.random.key(0), field.shape)
         np.testing.assert_allclose(windowed.covariance(v, SIGMA), plain.covariance(v, SIGMA), atol=1e-5)
 
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_of_windows_in_batches_is_the_same(self, field, batch):
+        shape = (9, *field.shape[1:])
+        v, key = jax.random.normal(jax.random.key(0), shape), jax.random.key(1)
+        once, few = (WindowedDenoiser(GaussianDenoiser(field), 3, 2, b) for b in (None, batch))
+        np.testing.assert_allclose(few.covariance(v, SIGMA), once.covariance(v, SIGMA), atol=1e-6)
+        np.testing.assert_allclose(few.draw_error(key, SIGMA, shape), once.draw_error(key, SIGMA, shape), atol=1e-6)
+
     def test_variance_of_overlapping_windows_is_that_of_a_window(self):
         """A stationary process: hours keep their variance, and those that share no window are independent."""
         lag = np.abs(np.arange(4)[:, None] - np.arange(4))

@@ -58,10 +58,10 @@ def test_a_finished_training_is_left_as_it_is(trained_folder, toy_fields, tiny):
     assert contents(trained_folder) == before
 
 
-def test_a_run_from_before_sigma_min_could_be_chosen_goes_on(trained_folder, toy_fields, tiny, tmp_path):
+def test_a_run_from_before_the_tail_and_sigma_min_goes_on(trained_folder, toy_fields, tiny, tmp_path):
     shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
     record = json.loads((tmp_path / "training.json").read_text())
-    assert record["run"].pop("sigma_min") == 0.02
+    assert (record["run"].pop("sigma_min"), record["run"].pop("n_tail")) == (0.02, 0)
     (tmp_path / "training.json").write_text(json.dumps(record))
     train_prior(toy_fields, tmp_path, **tiny, on_step=kill)
     with pytest.raises(CheckpointError, match="other settings or data"):
@@ -83,6 +83,7 @@ def test_other_settings_or_data_in_the_same_folder_are_refused(trained_folder, t
         (other_data, tiny),
         (toy_fields, {**tiny, "n_modes": 4}),
         (toy_fields, {**tiny, "sigma_min": 0.01}),
+        (toy_fields, {**tiny, "n_tail": 1}),
         (toy_fields, {**tiny, "validation_share": 1 / 6}),
         (toy_fields, {**tiny, "statics": np.ones((6, 7, 1), np.float32)}),
     ):

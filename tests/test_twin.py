@@ -163,6 +163,7 @@ def test_refusals(settings, words):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_climate():
     """8 x 40 days of the planet itself: pressure, wind and temperature vary as in the middle latitudes, weather travels
     eastward, its energy is stationary, and falls with wave number as steeply as in a quasi-geostrophic flow (between

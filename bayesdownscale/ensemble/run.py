@@ -14,7 +14,7 @@ import numpy as np
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.ensemble import hosts
 from bayesdownscale.ensemble.executors import Executor, Serial
-from bayesdownscale.ensemble.guide import Guidance, name_of
+from bayesdownscale.ensemble.guide import GUIDANCE, Guidance, name_of
 from bayesdownscale.ensemble.plan import Job, Plan
 from bayesdownscale.ensemble.problem import Problem
 from bayesdownscale.ensemble.solve import Solver, windows_of
@@ -99,7 +99,8 @@ class Ensemble:
 
         `share` (i, n): only jobs i, i + n, i + 2n, ..., for array jobs. `verify` compares every finished chunk with
         its checksum first; without it damage shows where a file's size is wrong. `on_done` hears how many jobs of the
-        share are done. Raises `DataError` for a store of another run, a full disk or a store that cannot be written.
+        share are done. Raises `DataError` for a store of another run, a full disk or a store that cannot be written, in
+        the first of several processes, and `ChildProcessError` in the others.
         """
         index, number = share
         if not 0 <= index < number:
@@ -136,12 +137,12 @@ class Ensemble:
             left = busy
             if left:
                 time.sleep(POLL)
-        if hosts.first() and all(self.store.marker(job).exists() for job in self.plan.jobs()):
-            self.store.tidy()
+        hosts.decided(lambda: self.store.tidy() or [])
         return damaged
 
     def _attributes(self) -> dict[str, Any]:
-        words = name_of(self.settings.guidance).replace("_", " ")
+        name = name_of(self.settings.guidance)
+        words = name.replace("_", " ") if name in GUIDANCE else name
         made = provenance(f"guided reverse SDE, {words}", approximate=1, steps=self.settings.steps)
         return made | {"seed": self.settings.seed, "cost_factor": round(self.plan.cost, 3)}
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from bayesdownscale._types import Key
 from bayesdownscale.data.grid import Coords
 from bayesdownscale.ensemble.devices import everywhere, mesh_over, spread
-from bayesdownscale.ensemble.guide import Guidance, check_guidance
+from bayesdownscale.ensemble.guide import Guidance
 from bayesdownscale.ensemble.noise import KeyedNoise, KeyedPath
 from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.problem import Problem
@@ -38,8 +38,7 @@ class Solver:
     guided by a class of `bayesdownscale.posterior.guidance` or a partial of one.
 
     A draw depends on the seed, the member and the span, and on nothing that happened before. Raises `ValueError`
-    for a prior without windows, or without the covariance that the `guidance` needs, and for a program with unknown
-    parameters.
+    for a prior without windows and for a program with unknown parameters.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class Solver:
         self.problem, self.plan, self.steps, self.guidance = problem, plan, steps, guidance
         self.key = jax.random.key(seed)
         windowed = windows_of(problem.prior)
-        check_guidance(guidance, windowed)
         prior = copy.copy(problem.prior)
         self.place = None if devices is None else mesh_over(*devices)
         prior.denoiser = dataclasses.replace(windowed, stride=plan.stride, batch=batch, place=self.place)
@@ -136,7 +134,7 @@ def _draw(
     first: Int[Array, ""],
 ) -> Float[Array, "member time variable lat lon"]:
     """Members over one span, the steps `kept` of a block. Arrays are arguments, the rest is static: one compile a
-    shape, whatever the record and the number of members."""
+    shape and a number of members, whatever the record."""
     program = abstract.bind(data, given)
     guided = guidance(prior.denoiser, ProgramLikelihood.of(program, prior))
     sigmas = prior.levels.levels(steps)
@@ -161,7 +159,7 @@ def _draw(
         field = prior.standardisation.backward(solution.solver_state.denoised, prior.context)
         return jax.lax.slice_in_dim(field, *kept)
 
-    if place is None and members.shape[0] == 1:  # as in every job: loops under vmap copy all they carry
+    if place is None and members.shape[0] == 1:  # a job on one device: loops under vmap copy all they carry
         return one(members[0])[None]
     if place is None:
         return jax.vmap(one)(members)

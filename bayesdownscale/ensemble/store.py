@@ -163,9 +163,11 @@ class EnsembleStore:
         self.marker(job).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove what killed processes left beside markers, once no job is being worked on."""
-        for left in self.jobs.glob(".*.json.*"):
-            left.unlink(missing_ok=True)
+        """Remove what killed processes left beside markers, if every job is done: then no process is writing one."""
+        with named_failures(self.path, "the markers"):
+            if all(self.marker(job).exists() for job in self.plan.jobs()):
+                for left in self.jobs.glob(".*.json.*"):
+                    left.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, job: Job) -> Iterator[bool]:

@@ -1,5 +1,8 @@
 """Windows: a denoiser of short windows composed into a denoiser of a trajectory of any length."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -52,39 +55,56 @@ class WindowedDenoiser(AbstractSpreadDenoiser):
     batch: int | None = eqx.field(static=True, default=None)
     place: jax.sharding.NamedSharding | None = eqx.field(static=True, default=None)
 
+    def __check_init__(self):
+        if not isinstance(self.inner, AbstractSpreadDenoiser):
+            raise TypeError(
+                f"expected a denoiser that knows the covariance of its errors for windows, got "
+                f"{type(self.inner).__name__}; define `covariance` and `draw_error` (AbstractSpreadDenoiser)"
+            )
+
     def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
         starts, chosen, place = window_layout(x_sigma.shape[0], self.window, self.stride)
         if starts.size == 1:
             return self.inner.evaluate(x_sigma, sigma, context)
-        index = starts[:, None] + np.arange(self.window)
-        if self.place is not None:  # every device gets as many windows: the last one is repeated
-            missing = -len(index) % self.place.num_devices
-            index = np.concatenate([index, np.repeat(index[-1:], missing, axis=0)])
+        index = self._for_devices(starts[:, None] + np.arange(self.window))
         windows = x_sigma[index], Context(context.hour[index], context.day[index])
-        one = lambda window: self.inner(window[0], sigma, window[1])
-        if self.place is not None:
-            windows = jax.lax.with_sharding_constraint(windows, self.place)
-        if self.batch is None or self.batch >= len(index):
-            denoised = jax.vmap(one)(windows)
-        else:
-            denoised = jax.lax.map(jax.checkpoint(one), windows, batch_size=self.batch)
+        denoised = self._each(lambda window: self.inner(window[0], sigma, window[1]), windows)
         return denoised[jnp.asarray(chosen), jnp.asarray(place)], Cost.of(evaluations=1)
 
     def covariance(self, v: Field, sigma: Scalar) -> Field:
         index, weight = self._shares(v.shape[0])
-        inner = lambda window: self.inner.covariance(window, sigma)
-        return jnp.zeros_like(v).at[index].add(weight * jax.vmap(inner)(weight * v[index]))
+        index, weight = self._for_devices(index), self._for_devices(weight, repeated=0.0)
+        products = self._each(lambda window: self.inner.covariance(window, sigma), weight * v[index])
+        return jnp.zeros_like(v).at[index].add(weight * products)
 
     def draw_error(self, key: Key, sigma: Scalar, shape: tuple[int, int, int, int]) -> Field:
         index, weight = self._shares(shape[0])
         draw = lambda key: self.inner.draw_error(key, sigma, (self.window, *shape[1:]))
-        return jnp.zeros(shape).at[index].add(weight * jax.vmap(draw)(jax.random.split(key, len(index))))
+        keys = jax.random.split(key, len(index))
+        errors = jax.lax.map(draw, keys, batch_size=min(self.batch or len(index), len(index)))
+        return jnp.zeros(shape).at[index].add(weight * errors)
 
-    def _shares(self, length: int) -> tuple[np.ndarray, Array]:
+    def _each(self, one: Callable, windows: Any) -> Array:
+        """`one` of each of the `windows`: `batch` of them at once, divided among devices."""
+        if self.place is not None:
+            windows = jax.lax.with_sharding_constraint(windows, self.place)
+        n = len(jax.tree.leaves(windows)[0])
+        if self.batch is None or self.batch >= n:
+            return jax.vmap(one)(windows)
+        return jax.lax.map(jax.checkpoint(one), windows, batch_size=self.batch)
+
+    def _for_devices(self, rows: np.ndarray, repeated: float = 1.0) -> np.ndarray:
+        """So many rows that every device gets as many: the last one, times `repeated`, stands for those missing."""
+        if self.place is None:
+            return rows
+        more = np.repeat(repeated * rows[-1:], -len(rows) % self.place.num_devices, axis=0)
+        return np.concatenate([rows, more.astype(rows.dtype)])
+
+    def _shares(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """The time steps of each window (window, step), and the root of its share in each of them."""
         starts, _, _ = window_layout(length, self.window, self.stride)
         index = starts[:, None] + np.arange(self.window)
         part = np.broadcast_to(np.hanning(self.window + 2)[1:-1], index.shape)
         share = np.bincount(index.ravel(), part.ravel())
         weight = np.sqrt(part / share[index])
-        return index, jnp.asarray(weight[:, :, None, None, None], jnp.float32)
+        return index, weight[:, :, None, None, None].astype(np.float32)
