@@ -16,12 +16,11 @@ import click
 import jax
 
 import bayesdownscale as bd
-from bayesdownscale.posterior.guidance import FixedCovariance, MomentMatching
+from bayesdownscale.ensemble.guide import GUIDANCE
 from bayesdownscale.posterior.guided import guided_sampler
 from bayesdownscale.recipes import find_recipe, load_recipe
 from benchmarks.sbc import as_rows, functionals
 
-GUIDANCE = {"moment_matching": MomentMatching, "fixed_covariance": FixedCovariance}
 COLLAPSED = ("offset", "whitened")
 
 

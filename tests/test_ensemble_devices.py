@@ -1,6 +1,7 @@
 """The same draws on one device, on eight, and on two processes."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -97,6 +98,7 @@ def test_the_first_of_two_processes_fails(tmp_path, failure, first_said, other_s
     both = [start(out, 1, 2, i, port, FAILURE=failure) for i in (0, 1)]
     errors = [process.communicate(timeout=240)[1] for process in both]
     assert all(process.returncode != 0 for process in both)
+    assert (both[0].returncode == -signal.SIGKILL) == (failure == "killed")
     assert first_said in errors[0]
     assert other_said in errors[1]
     done = {p.name: p.read_bytes() for p in (tmp_path / "ens.zarr.jobs").glob("*.json")}

@@ -117,7 +117,8 @@ def fit_gaussian(
     matters, for weather that was not seen, nor the shrinkage, which would lend slow weather the fast changes of the
     rest, set a variance. What is left becomes white, the same in all cells and variables: where weather is smoother
     than its cells that is far too much at the smallest scales, unless a tail leaves next to nothing. No variance is
-    below `floor` times that of the leading mode. Grids of more than 6000 cells x variables are not shrunk in space.
+    below `floor` times that of the leading mode. Grids of more than 6000 cells x variables are not shrunk in space, the
+    tail not in time, and there are no more modes than the grid, or the record without a fold, has directions.
     Raises `ValueError` where no span holds a window.
     """
     n_time, *shape = anomalies.shape

@@ -34,10 +34,10 @@ class GaussianField(eqx.Module):
     `modes` u_k (mode, variable, lat, lon), orthonormal, and U_b a block of consecutive ones; `bases` Q_b (block, row,
     row), orthogonal, the rows running over the modes of a block and over time within each mode. With blocks of one
     mode, each has a covariance in time of its own; with more, what one mode says of another some hours later, as in
-    weather that travels, is kept. One basis (1, time, time) may serve all modes (the covariance is then separable).
-    Modes after those in blocks, where there is a `tail` (time, time), stand alone and share that basis. `variances`
-    (mode, time), those of block b in the places of its modes; `residual` variance of whatever the modes leave out.
-    Every function of Sigma is one spectral function of these numbers.
+    weather that travels, is kept. Modes after those in blocks, where there is a `tail` (time, time), stand alone and
+    share that basis; without a tail one basis (1, time, time) may serve all modes (the covariance is then separable).
+    `variances` (mode, time), those of block b in the places of its modes; `residual` variance of whatever the modes
+    leave out. Every function of Sigma is one spectral function of these numbers.
     """
 
     modes: Float[Array, "mode variable lat lon"]
