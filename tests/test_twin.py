@@ -127,8 +127,8 @@ def test_coarse_model_sees_the_same_weather_with_errors():
 @pytest.mark.slow
 def test_the_shipped_prior_is_as_rough_as_the_weather():
     """log10 of the power that a perfect sampler would draw from its Gaussian, D(x + sigma_min eps), over that of eight
-    weathers, mean over octaves. One weather leaves it uncertain by 0.15, eight by 0.053. The prior is not quite as smooth
-    as psl in its last rings, where the twin itself is near rounding, so 0.25 leaves it about one such error: keys are
+    weathers, mean over octaves. One weather leaves it uncertain by 0.15, eight by 0.053. In psl's last rings, where the
+    twin itself is near rounding, the prior is not quite as smooth, so 0.25 leaves it about one such error: keys are
     fixed. With 288 modes and white noise behind them psl stood at 0.6, tas at 0.4."""
     prior = bd.load_gaussian_prior("twin")
     field, sigma = prior.field, jnp.asarray(prior.levels.sigma_min)
