@@ -167,9 +167,10 @@ def test_refusals(settings, words):
 @pytest.mark.timeout(3600)
 def test_climate():
     """8 x 40 days of the planet itself: pressure, wind and temperature vary as in the middle latitudes, weather travels
-    eastward, its energy is stationary, and falls with wave number as steeply as in a quasi-geostrophic flow (between
-    the -2 of fronts and the -5 of smooth fields). One realization is quiet or stormy for months, so there are eight.
-    The test of stationarity fails one time in 200 (Student's t, 7 degrees of freedom)."""
+    eastward, its energy is stationary, and falls with wave number as the mesoscale's, without it as steeply as in a
+    quasi-geostrophic flow (between the -2 of fronts and the -5 of smooth fields). One realization is quiet or stormy
+    for months, so there are eight. The test of stationarity fails one time in 200 (Student's t, 7 degrees of freedom).
+    """
     around = bd.Grid(48.0 + 0.6 * (np.arange(72) - 35.5), -152.0 + 0.95 * (np.arange(72) - 35.5))
     runs = bd.twins(jax.random.key(0), 8, days=40.0, step_hours=6.0, grid=around)
     psl, uas, vas, tas = np.moveaxis(np.stack([run.values for run in runs]), 2, 0)  # each (run, time, lat, lon)
@@ -186,7 +187,16 @@ def test_climate():
     first, second = energy[:, :80].mean(1), energy[:, 81:].mean(1)
     change = np.log(second / first)
     assert abs(change.mean()) < 4.03 * change.std(ddof=1) / np.sqrt(len(change))
-    spectrum = np.abs(np.fft.rfft((vas - vas.mean(together))[..., 18:54, 4:68] * np.hanning(64), axis=-1)) ** 2
-    waves = np.arange(4, 16)
-    slope = np.polyfit(np.log(waves), np.log(spectrum.mean((0, 1, 2))[waves]), 1)[0]
-    assert -5 < slope < -2
+    # Waves of 1100 to 300 km: the mesoscale's energy falls as k^(-5/3), that of the flow alone more steeply.
+    assert slope(vas) == pytest.approx(-5 / 3, abs=0.3)
+    bare = replace(bd.Planet(), mesoscale_pa=0.0, mesoscale_wind=0.0, mesoscale_k=0.0)
+    alone = bd.twins(jax.random.key(1), 2, days=40.0, step_hours=6.0, grid=around, planet=bare)
+    assert -5 < slope(np.stack([run.values[:, 2] for run in alone])) < -2
+
+
+def slope(vas):
+    """Of the energy of northward wind (run, time, lat, lon) over zonal waves 4 to 15 of 64 cells."""
+    anomaly = (vas - vas.mean((0, 1)))[..., 18:54, 4:68]
+    power = (np.abs(np.fft.rfft(anomaly * np.hanning(64), axis=-1)) ** 2).mean((0, 1, 2))
+    numbers = np.arange(4, 16)
+    return np.polyfit(np.log(numbers), np.log(power[numbers]), 1)[0]
