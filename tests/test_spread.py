@@ -132,6 +132,8 @@ class TestFixedCovariance:
         check = FixedCovariance.__check_init__  # called directly: here, the constructor also checks types
         with pytest.raises(TypeError, match="expected a denoiser that knows its covariance, got Plain"):
             check(SimpleNamespace(denoiser=Plain()))  # pyright: ignore[reportArgumentType]
+        with pytest.raises(TypeError, match=r"Plain.*AbstractSpreadDenoiser"):
+            WindowedDenoiser.__check_init__(SimpleNamespace(inner=Plain()))  # pyright: ignore[reportArgumentType]
 
 
 class Elementwise(AbstractLikelihood):

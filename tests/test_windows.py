@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesdownscale.prior.denoiser import AbstractDenoiser, AbstractSpreadDenoiser, Cost
+from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser, Cost
 from bayesdownscale.prior.gaussian import GaussianDenoiser, GaussianField
 from bayesdownscale.prior.windows import WindowedDenoiser, window_layout
 
@@ -51,18 +51,6 @@ def test_a_trajectory_shorter_than_the_window_is_refused():
 def test_a_stride_that_leaves_gaps_is_refused(stride):
     with pytest.raises(ValueError, match="stride between 1 and the window of 5"):
         window_layout(9, 5, stride)
-
-
-class Plain(AbstractDenoiser):
-    """A denoiser that does not know its errors."""
-
-    def evaluate(self, x_sigma, sigma, context):
-        return x_sigma, Cost.of(1)
-
-
-def test_a_denoiser_that_does_not_know_its_errors_is_refused():
-    with pytest.raises(TypeError, match=r"(?s)Plain.*AbstractSpreadDenoiser"):
-        WindowedDenoiser(Plain(), 3, 2)
 
 
 class Clock(AbstractSpreadDenoiser):

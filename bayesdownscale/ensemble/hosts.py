@@ -20,15 +20,17 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
-def decided(action: Callable[[], Sequence[int] | np.ndarray], n: int = 0) -> np.ndarray:
-    """The `n` whole numbers that `action` returns in the first process, in every process; all call it together.
+def decided(action: Callable[[], Sequence[int] | np.ndarray | None], n: int = 0) -> np.ndarray:
+    """The `n` whole numbers that `action` returns in the first process, in every process; all call it together. With no
+    numbers it may return nothing.
 
     What `action` raises is raised in the first process, and `ChildProcessError` in the others.
     """
     numbers, failure = np.zeros(1 + n, np.int32), None
     if first():
         try:
-            numbers[1:] = action()
+            found = action()
+            numbers[1:] = [] if found is None else found
         except Exception as error:  # the others wait for an answer, whatever went wrong
             numbers[0], failure = 1, error
     numbers = _of_the_first(numbers)

@@ -137,7 +137,7 @@ class Ensemble:
             left = busy
             if left:
                 time.sleep(POLL)
-        hosts.decided(lambda: self.store.tidy() or [])
+        hosts.decided(self.store.tidy)
         return damaged
 
     def _attributes(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Work:
                 return "busy"
             if not done:
                 drawn = np.asarray(self._solver()([job.member], job.span))[0]
-                hosts.decided(lambda: self.store.write(job, drawn) or [])
+                hosts.decided(lambda: self.store.write(job, drawn))
         return "done"
 
     def _solver(self) -> Solver:

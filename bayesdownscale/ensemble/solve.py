@@ -159,9 +159,7 @@ def _draw(
         field = prior.standardisation.backward(solution.solver_state.denoised, prior.context)
         return jax.lax.slice_in_dim(field, *kept)
 
-    if place is None and members.shape[0] == 1:  # a job on one device: loops under vmap copy all they carry
-        return one(members[0])[None]
-    if place is None:
-        return jax.vmap(one)(members)
+    if place is None:  # a member alone, as in jobs, is not vmapped: loops under vmap copy all they carry
+        return one(members[0])[None] if members.shape[0] == 1 else jax.vmap(one)(members)
     fields = jax.vmap(one, spmd_axis_name="member")(members)
     return jax.lax.with_sharding_constraint(fields, NamedSharding(place.mesh, PartitionSpec()))

@@ -86,10 +86,17 @@ class GaussianField(eqx.Module):
     def _analyse(self, in_space: Float[Array, "mode time"]) -> Float[Array, "mode time"]:
         return self._turn("bij,bi->bj", in_space)
 
+    @property
+    def n_tail(self) -> int:
+        """How many modes stand alone after those in blocks."""
+        if self.tail is None:
+            return 0
+        return self.modes.shape[0] - self.bases.shape[0] * self.bases.shape[-1] // self.tail.shape[0]
+
     def _turn(self, product: str, x: Float[Array, "mode time"]) -> Float[Array, "mode time"]:
         """The `product` of each block's basis with its part of `x`, and of the tail's."""
         n_time, rows = x.shape[1], self.bases.shape[-1]
-        n = len(x) if self.tail is None else self.bases.shape[0] * rows // n_time
+        n = len(x) - self.n_tail
         bases = jnp.broadcast_to(self.bases, (n * n_time // rows, rows, rows))
         in_blocks = jnp.einsum(product, bases, x[:n].reshape(-1, rows)).reshape(n, n_time)
         if self.tail is None:

@@ -161,7 +161,7 @@ def train_prior(
                 "network": network.to_json(),
                 "modes": gaussian.modes.shape[0],
                 "block": gaussian.bases.shape[-1] // window,
-                "tail": gaussian.modes.shape[0] - gaussian.bases.shape[0] * gaussian.bases.shape[-1] // window,
+                "tail": gaussian.n_tail,
                 "statics": channels.shape[-1],
                 "harmonics": standardisation.coefficients.shape[0],
             },

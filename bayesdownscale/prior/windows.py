@@ -67,31 +67,32 @@ class WindowedDenoiser(AbstractSpreadDenoiser):
         if starts.size == 1:
             return self.inner.evaluate(x_sigma, sigma, context)
         index = self._for_devices(starts[:, None] + np.arange(self.window))
-        windows = x_sigma[index], Context(context.hour[index], context.day[index])
+        windows = self._laid((x_sigma[index], Context(context.hour[index], context.day[index])))
         denoised = self._each(lambda window: self.inner(window[0], sigma, window[1]), windows)
         return denoised[jnp.asarray(chosen), jnp.asarray(place)], Cost.of(evaluations=1)
 
     def covariance(self, v: Field, sigma: Scalar) -> Field:
         index, weight = self._shares(v.shape[0])
         index, weight = self._for_devices(index), self._for_devices(weight, repeated=0.0)
-        products = self._each(lambda window: self.inner.covariance(window, sigma), weight * v[index])
+        products = self._each(lambda window: self.inner.covariance(window, sigma), self._laid(weight * v[index]))
         return jnp.zeros_like(v).at[index].add(weight * products)
 
     def draw_error(self, key: Key, sigma: Scalar, shape: tuple[int, int, int, int]) -> Field:
         index, weight = self._shares(shape[0])
         draw = lambda key: self.inner.draw_error(key, sigma, (self.window, *shape[1:]))
-        keys = jax.random.split(key, len(index))
-        errors = jax.lax.map(draw, keys, batch_size=min(self.batch or len(index), len(index)))
+        errors = self._each(draw, jax.random.split(key, len(index)))
         return jnp.zeros(shape).at[index].add(weight * errors)
 
     def _each(self, one: Callable, windows: Any) -> Array:
-        """`one` of each of the `windows`: `batch` of them at once, divided among devices."""
-        if self.place is not None:
-            windows = jax.lax.with_sharding_constraint(windows, self.place)
+        """`one` of each of the `windows`, `batch` of them at once."""
         n = len(jax.tree.leaves(windows)[0])
         if self.batch is None or self.batch >= n:
             return jax.vmap(one)(windows)
         return jax.lax.map(jax.checkpoint(one), windows, batch_size=self.batch)
+
+    def _laid(self, windows: Any) -> Any:
+        """The same `windows`, divided among devices."""
+        return windows if self.place is None else jax.lax.with_sharding_constraint(windows, self.place)
 
     def _for_devices(self, rows: np.ndarray, repeated: float = 1.0) -> np.ndarray:
         """So many rows that every device gets as many: the last one, times `repeated`, stands for those missing."""
