@@ -16,7 +16,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -87,33 +87,45 @@ def make_case(d: int, d_y: int, seed: int) -> Case:
     return Case(problem, float(log_evidence), reference, exact)
 
 
+def directions(d: int) -> Iterator[np.ndarray]:
+    """Random directions (CHUNK, d), SLICES of them, the same each time."""
+    rng = np.random.default_rng(0)
+    for _ in range(SLICES // CHUNK):
+        chunk = rng.standard_normal((CHUNK, d), dtype=np.float32)
+        yield chunk / np.linalg.norm(chunk, axis=1, keepdims=True)
+
+
 def sliced_wasserstein(reference: np.ndarray, sets: list[np.ndarray]) -> np.ndarray:
     """Wasserstein-1 distance of each of `sets` (n, d) to `reference` (n, d), the mean over random directions;
     infinite for draws that are not finite."""
-    rng, total = np.random.default_rng(0), np.zeros(len(sets))
-    for _ in range(SLICES // CHUNK):
-        directions = rng.standard_normal((CHUNK, reference.shape[1]), dtype=np.float32)
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    total = np.zeros(len(sets))
+    for along in directions(reference.shape[1]):
         with np.errstate(invalid="ignore", over="ignore"):
-            at, *others = (np.sort(directions @ draws.T, axis=1) for draws in (reference, *sets))
-        total += [np.abs(along - at).mean() for along in others]
+            at, *others = (np.sort(along @ draws.T, axis=1) for draws in (reference, *sets))
+        total += [np.abs(other - at).mean() for other in others]
     return np.where([np.isfinite(draws).all() for draws in sets], total / (SLICES // CHUNK), np.inf)
 
 
-def compare(method: str, case: Case, seed: int) -> dict[str, float]:
-    """One method on one case."""
-    k_start, k_run = jax.random.split(jax.random.key(1000 + seed))
+def compare(method: str, cases: list[Case], floors: list[float]) -> dict:
+    """One method on all `cases`, at once."""
+    keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(1000 + seed)))(jnp.arange(len(cases)))
+    k_start, k_run = keys[:, 0], keys[:, 1]
+    problems = jax.tree.map(lambda *parts: jnp.stack(parts), *(case.problem for case in cases))
+    guide = lambda keys, method: jax.vmap(partial(guided_draws, method=method))(keys, problems)
     if method in GUIDED:
-        run, seconds = timed(lambda: guided_draws(k_run, case.problem, method))
+        runs, seconds = timed(lambda: guide(k_run, method))
     else:
-        start = guided_draws(k_start, case.problem, "moment_matching").draws
-        run, seconds = timed(lambda: KERNELS[method][0](k_run, case.problem, start))
-    (distance,) = sliced_wasserstein(case.reference, [np.asarray(run.draws).reshape(DRAWS, -1)])
-    result = {"w": float(distance), "seconds": seconds}
-    result |= {"evaluations": float(run.evaluations), "products": float(run.products)}
-    result |= diagnose(run, case)
-    limits = [(result[name], limit) for name, limit in CONVERGED.items() if name in result]
-    return result | ({"converged": float(all(value < limit for value, limit in limits))} if limits else {})
+        start = guide(k_start, "moment_matching").draws
+        runs, seconds = timed(lambda: jax.vmap(KERNELS[method][0])(k_run, problems, start))
+    results = []
+    for k, case in enumerate(cases):
+        run = jax.tree.map(lambda a, k=k: np.asarray(a[k]), runs)
+        (distance,) = sliced_wasserstein(case.reference, [run.draws.reshape(DRAWS, -1)])
+        result = {"w": float(distance), "seconds": seconds / len(cases)}
+        result |= {"evaluations": float(run.evaluations), "products": float(run.products)} | diagnose(run, case)
+        limits = [(result[name], limit) for name, limit in CONVERGED.items() if name in result]
+        results.append(result | ({"converged": float(all(value < limit for value, limit in limits))} if limits else {}))
+    return summarise(method, results, floors)
 
 
 def timed(function: Callable[[], Run]) -> tuple[Run, float]:
@@ -177,11 +189,14 @@ def finite(value):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
 @click.option("--quick", is_flag=True, help="One seed of d = 8, d_y = 1: moment matching and the slice sampler.")
 @click.option("--dims", multiple=True, type=int, default=(8, 80), show_default=True, help="d; 800 is in the paper.")
+@click.option("--data", multiple=True, type=int, default=(1, 2, 4), show_default=True, help="d_y.")
 @click.option("--only", multiple=True, type=click.Choice([*GUIDED, *KERNELS]), help="Methods to run (default: all).")
 @click.option("--seeds", default=GUIDED_SEEDS, show_default=True, help="At most; chains have fewer.")
-def main(as_json: bool, quick: bool, dims: tuple[int, ...], only: tuple[str, ...], seeds: int) -> None:
+def main(
+    as_json: bool, quick: bool, dims: tuple[int, ...], data: tuple[int, ...], only: tuple[str, ...], seeds: int
+) -> None:
     """Guidance and exact kernels on a Gaussian mixture with 25 modes."""
-    methods, data = only or (*GUIDED, *KERNELS), (1, 2, 4)
+    methods = only or (*GUIDED, *KERNELS)
     if quick:
         methods, dims, data, seeds = only or ("moment_matching", "flow_slice"), (8,), (1,), 1
     numbers = {m: min(seeds, GUIDED_SEEDS if m in GUIDED else KERNELS[m][1]) for m in methods}
@@ -192,8 +207,7 @@ def main(as_json: bool, quick: bool, dims: tuple[int, ...], only: tuple[str, ...
         print(f"d = {d}, d_y = {d_y}")
         print(" ".join(f"{name:{'<' if name == 'method' else '>'}{width}}" for name, width in WIDTHS.items()))
         for method, n in numbers.items():
-            results = [compare(method, case, seed) for seed, case in enumerate(cases[:n])]
-            rows.append({"d": d, "d_y": d_y, **summarise(method, results, floors[:n])})
+            rows.append({"d": d, "d_y": d_y, **compare(method, cases[:n], floors[:n])})
             print(line(rows[-1]), flush=True)
     if as_json:
         print(json.dumps(finite({"benchmark": "mixture", "draws": DRAWS, "slices": SLICES, "rows": rows})))

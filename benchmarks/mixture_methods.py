@@ -1,4 +1,5 @@
-"""The methods that `benchmarks/mixture.py` compares, each a function of a key and a problem, compiled once a size."""
+"""The methods that `benchmarks/mixture.py` compares, each a function of a key and a problem, run on all seeds at once
+(a problem's arrays with a leading axis) and compiled once a size."""
 
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.infer import NUTS
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Scalar
 from bayesdownscale.posterior.guidance import DPS, SDA, TMPD, AbstractGuidance, MomentMatching, PiGDM, SeedRule
 from bayesdownscale.posterior.kernels import (
@@ -78,6 +80,7 @@ class UnitMixtureDenoiser(AbstractDenoiser):
     def of(mixture: GaussianMixture) -> "UnitMixtureDenoiser":
         return UnitMixtureDenoiser(jnp.log(mixture.weights), mixture.means.reshape(len(mixture.weights), -1))
 
+    @full_precision
     def evaluate(self, x_sigma: Field, sigma: Scalar, context: Context) -> tuple[Field, Cost]:
         variance = 1 + sigma**2
         exponents = self.means @ x_sigma.ravel() - 0.5 * jnp.sum(self.means**2, 1)

@@ -30,7 +30,7 @@ CURVES = ("grid", "forward", "members", "evaluations", "devices", "length", "wor
 SHORT = 5  # of them take minutes
 CURVE_OF = {"moment_matching": "grid", "fixed_covariance": "forward"}  # the grids by each guidance
 BASE = {"hours": 72, "n_lat": 32, "n_lon": 48, "n_var": 1, "members": 2, "workers": 0, "steps": 2, "span": 72,
-        "batch": 8, "devices": 1, "parts": False, "clock": False, "guidance": "moment_matching"}  # fmt: skip
+        "batch": 8, "devices": 1, "parts": False, "clock": False, "guidance": "moment_matching", "precision": "float32"}  # fmt: skip
 
 
 def apart(case: dict[str, Any]) -> dict[str, Any]:

@@ -74,11 +74,13 @@ def prior_of(n_lat: int, n_lon: int, n_var: int):
     return bd.FieldPrior(WindowedDenoiser(denoiser, window, 12), standardisation, shipped.levels, coords)
 
 
-def build(hours: int, n_lat: int, n_lon: int, n_var: int):
+def build(hours: int, n_lat: int, n_lon: int, n_var: int, precision: str):
+    import bayesdownscale as bd
     from bayesdownscale.ensemble.problem import CoarseInMemory, Problem
     from bayesdownscale.recipes import find_recipe, load_recipe
 
     prior = prior_of(n_lat, n_lon, n_var)
+    prior = bd.in_bfloat16(prior) if precision == "bf16" else prior
     model = load_recipe(find_recipe("models", "area_mean")).model
     return Problem(prior, CoarseInMemory(fields(prior, hours)), model, {"sigma": 0.1})
 
@@ -108,7 +110,7 @@ def one(case: dict[str, Any]) -> dict[str, Any]:
     from bayesdownscale.ensemble.guide import GUIDANCE
     from bayesdownscale.ensemble.run import Ensemble
 
-    make = partial(build, case["hours"], case["n_lat"], case["n_lon"], case["n_var"])
+    make = partial(build, case["hours"], case["n_lat"], case["n_lon"], case["n_var"], case["precision"])
     workers, devices = case["workers"], case["devices"]
     clock = time.monotonic if workers or case["clock"] else time.process_time
     with tempfile.TemporaryDirectory() as folder:

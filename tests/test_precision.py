@@ -1,13 +1,16 @@
-"""The network in bfloat16: near float32 by its rounding, and nothing around it changes."""
+"""The network in bfloat16 is near float32 by its rounding, and nothing around it changes; float32 outside of it is not
+rounded to TF32."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import FIXED, case, names, read
 
 import bayesdownscale as bd
 from bayesdownscale.posterior.batches import fingerprint
+from bayesdownscale.posterior.theta import draw_theta_given_field
 from bayesdownscale.prior.network import UNet, UNetConfig
 from bayesdownscale.study import prior_from
 
@@ -62,3 +65,53 @@ def test_only_the_network_is_rounded():
 def test_without_a_network_it_is_refused(gaussian_prior):
     with pytest.raises(ValueError, match="expected a prior with a network, got one of GaussianDenoiser"):
         bd.in_bfloat16(gaussian_prior)
+
+
+def products(jaxpr) -> list:
+    """The matrix products and convolutions of a jaxpr, and of those inside it."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            found.append(equation)
+        for inside in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+            if hasattr(inside, "eqns") or hasattr(inside, "jaxpr"):
+                found += products(getattr(inside, "jaxpr", inside))
+    return found
+
+
+def in_full(equation) -> bool:
+    highest = jax.lax.Precision.HIGHEST
+    return equation.params["precision"] in (highest, (highest, highest))
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance"), [*((name, bd.MomentMatching) for name in names("models")), ("area_mean", bd.FixedCovariance)]
+)
+def test_all_but_the_network_is_in_full(name, guidance):
+    """A GPU rounds factors to TF32 where nothing says otherwise. The prior here is Gaussian: it has no network."""
+    c = case(name)
+    likelihood = bd.ProgramLikelihood.of(read(c, **FIXED[name]), c.prior)
+    draw = lambda key: bd.reverse_sample(
+        key, guidance(c.prior.denoiser, likelihood), c.prior.context, c.prior.levels.levels(2), c.prior.event_shape
+    )[0]
+    found = products(jax.make_jaxpr(draw)(jax.random.key(0)).jaxpr)
+    assert len(found) > 5
+    assert [str(equation) for equation in found if not in_full(equation)] == []
+
+
+@pytest.mark.parametrize("name", names("models"))
+def test_parameters_given_the_field_are_in_full(name):
+    c = case(name)
+    program = read(c)
+    draw = lambda key: draw_theta_given_field(key, program, c.truth, warmup=1)
+    found = products(jax.make_jaxpr(draw)(jax.random.key(0)).jaxpr)
+    assert found
+    assert [str(equation) for equation in found if not in_full(equation)] == []
+
+
+def test_the_network_follows_the_setting():
+    """TF32 where the user's JAX has it, in full where the user asks for it."""
+    look = lambda: products(jax.make_jaxpr(network())(jnp.zeros((4, 5, 4)), jnp.zeros(22)).jaxpr)
+    assert not any(map(in_full, look()))
+    with jax.default_matmul_precision("highest"):
+        assert all(map(in_full, look()))

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale.data.grid import Grid
 from bayesdownscale.data.overlap import mean_weights
 from bayesdownscale.data.regrid import WHOLE
@@ -63,6 +64,7 @@ class AlongTime(LinearOperator):
 
     weights: Float[Array, "out time"]
 
+    @full_precision
     def __call__(self, x: Array) -> Array:
         _check_sizes("times", x.shape[-4], self.weights.shape[1])
         return jnp.einsum("st,...tvij->...svij", self.weights, x)
@@ -78,6 +80,7 @@ class AlongSpace(LinearOperator):
     lat_weights: Float[Array, "lat_out lat"]
     lon_weights: Float[Array, "lon_out lon"]
 
+    @full_precision
     def __call__(self, x: Array) -> Array:
         _check_sizes("latitudes", x.shape[-2], self.lat_weights.shape[1])
         _check_sizes("longitudes", x.shape[-1], self.lon_weights.shape[1])
@@ -95,6 +98,7 @@ class AtPoints(LinearOperator):
     lat_weights: Float[Array, "point lat"]
     lon_weights: Float[Array, "point lon"]
 
+    @full_precision
     def __call__(self, x: Array) -> Array:
         _check_sizes("latitudes", x.shape[-2], self.lat_weights.shape[1])
         _check_sizes("longitudes", x.shape[-1], self.lon_weights.shape[1])
@@ -111,6 +115,7 @@ class FromPoints(LinearOperator):
     lat_weights: Float[Array, "point lat"]
     lon_weights: Float[Array, "point lon"]
 
+    @full_precision
     def __call__(self, x: Array) -> Array:
         _check_sizes("points", x.shape[-1], self.lat_weights.shape[0])
         return jnp.einsum("ki,kj,...k->...ij", self.lat_weights, self.lon_weights, x)
@@ -135,6 +140,7 @@ class Rows(eqx.Module):
         weights = np.where(real, matrix.data[entry], 0.0)
         return Rows(jnp.asarray(np.where(real, matrix.indices[entry], 0)), jnp.asarray(weights, jnp.float32))
 
+    @full_precision
     def __call__(self, x: Array) -> Array:
         """(..., column) to (..., row): gathers."""
         return jnp.einsum("re,...re->...r", self.weights, x[..., self.columns])
@@ -148,6 +154,7 @@ class BetweenCells(LinearOperator):
     shape: tuple[int, int] = eqx.field(static=True)
     shape_out: tuple[int, int] = eqx.field(static=True)
 
+    @full_precision
     def __call__(self, x: Array) -> Array:
         _check_sizes("latitudes", x.shape[-2], self.shape[0])
         _check_sizes("longitudes", x.shape[-1], self.shape[1])

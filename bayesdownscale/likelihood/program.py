@@ -13,6 +13,7 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Scalar
 from bayesdownscale.likelihood.kinks import smooth_log_prob
 from bayesdownscale.likelihood.terms import GaussianTerm, gaussian_term, pointwise_log_prob, unwrapped
@@ -130,6 +131,7 @@ class Program:
             )
         return found[0][1], found[0][0]
 
+    @full_precision
     def _sites(self, x: Field, theta: Theta) -> dict[str, dict]:
         program = handlers.substitute(set_field(self.model, x, self.is_field), data=dict(theta))
         return handlers.trace(handlers.seed(program, rng_seed=0)).get_trace(*self.args, **self.kwargs)
@@ -182,6 +184,7 @@ class Program:
             raise ProgramError(f"expected a value for each of {self.latents} in theta, got none for {missing[0]!r}")
         return {**self.given, **{name: theta[name] for name in self.latents}}
 
+    @full_precision
     def log_likelihood(
         self, x: Field, theta: Theta | None = None, data: Mapping[str, Array] | None = None, smooth: bool = False
     ) -> Scalar:
@@ -197,6 +200,7 @@ class Program:
             total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
         return total
 
+    @full_precision
     def pointwise(self, x: Field, theta: Theta | None = None) -> dict[str, Array]:
         """The log-density of each datum of each observed site, NaN where masked: what leave-one-out needs."""
         sites = self._sites(x, self._complete(theta))
@@ -204,17 +208,20 @@ class Program:
         density = lambda site: scale(site) * pointwise_log_prob(site["fn"], site["value"])
         return {name: density(sites[name]) for name in self.observed}
 
+    @full_precision
     def log_prior(self, theta: Theta, names: Sequence[str]) -> Scalar:
         """The sum of the log-densities of the parameters `names`, given the others."""
         sites = self._sites(jnp.zeros(self.shape), self._complete(theta))
         return sum((jnp.sum(sites[n]["fn"].log_prob(sites[n]["value"])) for n in names), start=jnp.zeros(()))
 
+    @full_precision
     def simulate(self, key: Any, x: Field, theta: Theta | None = None) -> dict[str, Array]:
         """Data of each observed site, drawn given the field and theta."""
         sites = self._sites(x, self._complete(theta))
         keys = jax.random.split(key, len(self.observed))
         return {name: sites[name]["fn"].sample(k) for name, k in zip(self.observed, keys, strict=True)}
 
+    @full_precision
     def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
         """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
         sites = self._sites(x, self._complete(theta))
@@ -232,8 +239,9 @@ class Program:
 
     def given_field(self, x: Field) -> Callable:
         """The program of the unknown parameters given the field: what NUTS needs to draw p(theta | x, y)."""
-        return handlers.condition(set_field(self.model, x, self.is_field), data=dict(self.given))
+        return handlers.condition(set_field(full_precision(self.model), x, self.is_field), data=dict(self.given))
 
+    @full_precision
     def draw_theta(self, key: Any) -> Theta:
         """The unknown parameters from their prior, the field at zero (no latent site depends on it)."""
         program = self.given_field(jnp.zeros(self.shape))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Key, Scalar
 from bayesdownscale.likelihood.program import Program, ProgramError, Theta
 from bayesdownscale.likelihood.terms import GaussianTerm
@@ -49,6 +50,7 @@ class CollapsedLikelihood(AbstractLikelihood):
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         raise ProgramError("collapsed parameters correlate the data; use moment matching or a fixed covariance")
 
+    @full_precision
     def _integrate(self, x: Field, data: dict[str, Array] | None) -> Scalar:
         zero, unravel = ravel_pytree(jax.tree.map(jnp.zeros_like, dict(self.shapes)))
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayesdownscale._precision import inner
 from bayesdownscale._types import Count, Field, Scalar
 
 
@@ -51,12 +52,12 @@ def solve_shift(
     def step(s: _State) -> _State:
         first = s.k == 0
         v_r = covariance(s.r)
-        rho = jnp.vdot(s.r, v_r)
+        rho = inner(s.r, v_r)
         rho_0 = jnp.where(first, rho, s.rho_0)
         beta = jnp.where(first, 0.0, rho / s.rho)
         p, v_p = s.r + beta * s.p, v_r + beta * s.v_p
         w_v_p = curvature(v_p)
-        length, bend = jnp.vdot(p, v_p), jnp.vdot(v_p, w_v_p)
+        length, bend = inner(p, v_p), inner(v_p, w_v_p)
         concave = bend >= 0
         alpha = rho / (length + jnp.where(concave, bend, 0.0))
         u, shift, r = s.u + alpha * p, s.shift + alpha * v_p, s.r - alpha * (p + w_v_p)

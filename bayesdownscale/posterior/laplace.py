@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bayesdownscale._precision import inner
 from bayesdownscale._types import Count, Field, Scalar
 from bayesdownscale.posterior.krylov import solve_shift
 from bayesdownscale.posterior.likelihood import AbstractLikelihood
@@ -58,7 +59,7 @@ def laplace_step(
 
         def log_density(t: Scalar) -> Scalar:
             u, shift = s.u + t * solution.u, s.shift + t * solution.shift
-            return likelihood(mean + shift) - 0.5 * jnp.vdot(u, shift)
+            return likelihood(mean + shift) - 0.5 * inner(u, shift)
 
         t = halve_while_better(log_density)
         u, shift = s.u + t * solution.u, s.shift + t * solution.shift
@@ -71,7 +72,7 @@ def laplace_step(
     zero, none = jnp.zeros_like(mean), jnp.zeros((), jnp.int32)
     start = _Newton(zero, zero, none, none, jnp.asarray(False))
     end = jax.lax.while_loop(lambda s: ~s.quadratic & (s.products < iterations), newton, start)
-    log_weight = likelihood(mean + end.shift) - 0.5 * jnp.vdot(end.u, end.shift)
+    log_weight = likelihood(mean + end.shift) - 0.5 * inner(end.u, end.shift)
     return Laplace(end.shift, end.u, log_weight, end.products, end.quadratic & (end.steps == 1))
 
 

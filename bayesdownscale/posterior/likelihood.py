@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Key, Scalar
 from bayesdownscale.likelihood.program import AbstractProgram, Program, Theta
 from bayesdownscale.likelihood.terms import GaussianTerm
@@ -107,12 +108,15 @@ class LinearGaussianLikelihood(AbstractLikelihood):
     y: Float[Array, " obs"]
     variance: Float[Array, " obs"]
 
+    @full_precision
     def __call__(self, x: Field) -> Scalar:
         return -0.5 * jnp.sum((self.y - self.observe(x)) ** 2 / self.variance)
 
+    @full_precision
     def simulated_score(self, key: Key, x: Field) -> Field:
         noise = jnp.sqrt(self.variance) * jax.random.normal(key, self.y.shape)
         return jax.vjp(self.observe, x)[1](noise / self.variance)[0]
 
+    @full_precision
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         return [GaussianTerm(self.y - self.observe(x), self.variance)]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Key, Scalar
 from bayesdownscale.likelihood.program import Program, ProgramError, Theta
 from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser
@@ -27,6 +28,7 @@ MOST_DATA, MOST_NUMBERS = 256, 2**26  # of the Jacobian A; more data are thinned
 MISSING = 1e6  # variance of a datum that is not there, in units of the largest of A V A^T
 
 
+@full_precision
 def start_theta(key: Key, program: Program, prior: FieldPrior, collapse: tuple[str, ...] = ()) -> Theta:
     """One draw of the unknown parameters of `program`, those in `collapse` integrated out (their values are from the
     prior). Where noise is not Normal, or the denoiser does not know its covariance, a draw from the prior."""

@@ -2,10 +2,12 @@
 
 from numpyro.infer import MCMC, NUTS
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Key
 from bayesdownscale.likelihood.program import Program, Theta
 
 
+@full_precision
 def draw_theta_given_field(key: Key, program: Program, x: Field, *, warmup: int = 64) -> Theta:
     """One draw of the unknown parameters of `program` from p(theta | x, y): the last state of a short NUTS run
     (Hoffman and Gelman 2014, arXiv 1111.4246) started anew. `x` in physical units; vmap over keys and fields."""

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import inner
 from bayesdownscale._types import Field, Key, Scalar
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context
 from bayesdownscale.prior.integrator import Integrator
@@ -57,7 +58,7 @@ class _Augmented(eqx.Module):
         u, sigma = y[0], jnp.exp(t)
         c = jnp.sqrt(1 + sigma**2)
         mean, vjp = jax.vjp(lambda x: self.denoiser(x, sigma, self.context), c * u)
-        traces = lax.map(lambda e: jnp.vdot(e, vjp(e)[0]), self.directions, batch_size=BATCH)
+        traces = lax.map(lambda e: inner(e, vjp(e)[0]), self.directions, batch_size=BATCH)
         return u / c**2 - mean / c, u.size / c**2 - self.scale * jnp.sum(traces)
 
 

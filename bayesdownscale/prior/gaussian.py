@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Key, Scalar
 from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser, Context, Cost
 
@@ -69,6 +70,7 @@ class GaussianField(eqx.Module):
         """phi(Sigma) x for a function phi of the eigenvalues."""
         return self.scale(phi(self.variances), phi(self.residual), x)
 
+    @full_precision
     def scale(self, inside: Float[Array, "mode time"], outside: Scalar, x: Field) -> Field:
         """M x for the matrix M with the eigenvectors of Sigma and eigenvalues `inside`, and `outside` of the modes."""
         flat = x.reshape(x.shape[0], -1)
@@ -78,6 +80,7 @@ class GaussianField(eqx.Module):
         change = self._turn("bij,bj->bi", scaled) - outside * in_space
         return (outside * flat + jnp.einsum("ks,kt->ts", modes, change)).reshape(x.shape)
 
+    @full_precision
     def coefficients(self, x: Field) -> Float[Array, "mode time"]:
         """The coefficients of `x` in the eigenvectors inside the modes, in the places of their `variances`."""
         modes = self.modes.reshape(self.modes.shape[0], -1)
@@ -167,6 +170,7 @@ class GaussianPosterior(eqx.Module):
     noise_variance: Float[Array, " obs"]
     factor: Float[Array, "obs obs"]
 
+    @full_precision
     def __init__(self, prior: GaussianField, observe, y: Array, noise_variance: Array):
         self.prior, self.observe, self.y = prior, observe, y
         self.noise_variance = jnp.broadcast_to(noise_variance, y.shape)
@@ -178,6 +182,7 @@ class GaussianPosterior(eqx.Module):
         zero = jax.ShapeDtypeStruct(self.prior.shape, e.dtype)
         return jax.linear_transpose(self.observe, zero)(e)[0]
 
+    @full_precision
     def gain(self, innovation: Float[Array, " obs"]) -> Field:
         """Sigma A^T S^-1 innovation."""
         weights = jax.scipy.linalg.cho_solve((self.factor, True), innovation)
@@ -186,11 +191,13 @@ class GaussianPosterior(eqx.Module):
     def mean(self) -> Field:
         return self.gain(self.y)
 
+    @full_precision
     def covariance(self, v: Field) -> Field:
         """Cov[x | y] v."""
         prior_v = self.prior.covariance(v)
         return prior_v - self.gain(self.observe(prior_v))
 
+    @full_precision
     def draw(self, key: Key) -> Field:
         """One exact draw from p(x | y)."""
         k_field, k_noise = jax.random.split(key)
@@ -202,4 +209,4 @@ class GaussianPosterior(eqx.Module):
         """log p(y)."""
         half = jax.scipy.linalg.solve_triangular(self.factor, self.y, lower=True)
         log_det = 2 * jnp.sum(jnp.log(jnp.diag(self.factor)))
-        return -0.5 * (half @ half + log_det + self.y.size * math.log(2 * math.pi))
+        return -0.5 * (jnp.sum(half**2) + log_det + self.y.size * math.log(2 * math.pi))

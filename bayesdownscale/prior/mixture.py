@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Key, Scalar
 from bayesdownscale.prior.denoiser import AbstractDenoiser, Context, Cost
 
@@ -94,6 +95,7 @@ class MixturePosterior(eqx.Module):
     means: Fields
     factors: Float[Array, "component obs obs"]
 
+    @full_precision
     def __init__(self, prior: GaussianMixture, observe: Array | Callable[[Field], Array], y: Array, noise_variance):
         self.prior, self.y = prior, y
         self.noise_variance = jnp.broadcast_to(jnp.asarray(noise_variance, y.dtype), y.shape)
@@ -106,15 +108,17 @@ class MixturePosterior(eqx.Module):
             innovation = y - self._observe(mean)
             half = jax.scipy.linalg.solve_triangular(factor, innovation, lower=True)
             log_det = 2 * jnp.sum(jnp.log(jnp.diag(factor)))
-            log_density = -0.5 * (half @ half + log_det + y.size * math.log(2 * math.pi))
+            log_density = -0.5 * (jnp.sum(half**2) + log_det + y.size * math.log(2 * math.pi))
             return factor, log_density, mean + self._gain(variance, factor, innovation)
 
         self.factors, log_densities, self.means = jax.vmap(given)(prior.means, prior.variances)
         self.log_joint = jax.nn.log_softmax(jnp.log(prior.weights)) + log_densities
 
+    @full_precision
     def _observe(self, x: Field) -> Float[Array, " obs"]:
         return self.matrix @ x.ravel()
 
+    @full_precision
     def _gain(self, variance: Scalar, factor: Float[Array, "obs obs"], innovation: Float[Array, " obs"]) -> Field:
         """v_k A^T S_k^-1 innovation"""
         weights = jax.scipy.linalg.cho_solve((factor, True), innovation)
@@ -155,6 +159,7 @@ def _times(factors: Weights, fields: Float[Array, "#component time variable lat 
     return factors[:, None, None, None, None] * fields
 
 
+@full_precision
 def _total(weights: Weights, fields: Fields) -> Field:
     """sum_k w_k fields_k"""
     return jnp.tensordot(weights, fields, axes=1)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field
 from bayesdownscale.prior.denoiser import Context
 
@@ -40,6 +41,7 @@ class Standardisation(eqx.Module):
     def season(self) -> bool:
         return self.coefficients.shape[0] == 15
 
+    @full_precision
     def climatology(self, context: Context) -> Field:
         """The mean field at the context's hours, in physical units."""
         return jnp.tensordot(harmonics(context, self.season), self.coefficients, axes=1)
