@@ -41,7 +41,7 @@ RECIPES: dict[str, dict[str, Any]] = {  # settings; how many keys and draws a ke
     "guided_sde": {"steps": 32},
     "noise_denoise_mh": {"draws": DRAWS, "warmup": 200, "thin": 100},
     "twisted_smc": {"draws": DRAWS, "particles": 64},
-    "flow_nuts": {"draws": 4 * DRAWS, "warmup": 100, "steps": 16, "depth": 5},
+    "flow_nuts": {"draws": 32 * DRAWS, "warmup": 300, "steps": 16, "depth": 6},
     "joint_gibbs": {"draws": DRAWS, "warmup": 50, "thin": 4, "steps": 32},
 }
 SLOW = {  # the chains that need more

@@ -7,7 +7,9 @@ diffusion prior,
 
 which NUTS samples exactly, up to the discretisation of the ODE: it is that prior's posterior. Each leapfrog step
 differentiates through `steps` evaluations of the network: the slowest of the exact methods, and the one that needs
-no tuning and no fixed parameters. Each chain starts from a guided draw. References: Song et al. 2021
+no tuning and no fixed parameters. Where the noise scale is unknown and data are few, the posterior has a funnel: the
+smaller the scale, the closer the field to the data. Its neck needs short steps, so `target_accept` is above NumPyro's
+0.8 (Betancourt and Girolami 2013, arXiv 1312.0906). Each chain starts from a guided draw. References: Song et al. 2021
 (arXiv 2011.13456), Hoffman and Gelman 2014 (arXiv 1111.4246).
 """
 
@@ -18,7 +20,7 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 import bayesdownscale as bd
 
 
-def sampler(program, prior, *, draws, warmup, steps=32, depth=7):
+def sampler(program, prior, *, draws, warmup, steps=32, depth=7, target_accept=0.95):
     """The sampler of one chain of `draws` fields and parameters; trees of up to 2^`depth` leapfrog steps."""
     noise = f"{program.field}_noise"
     model = handlers.condition(program.model, data=dict(program.given))
@@ -26,21 +28,24 @@ def sampler(program, prior, *, draws, warmup, steps=32, depth=7):
 
     def chain(key):
         k_theta, k_guided, k_nuts = jax.random.split(key, 3)
-        likelihood = bd.ProgramLikelihood.of(program, prior, program.draw_theta(k_theta))
+        theta = bd.start_theta(k_theta, program, prior)
+        likelihood = bd.ProgramLikelihood.of(program, prior, theta)
         guided = bd.MomentMatching(prior.denoiser, likelihood)
         sigmas = prior.levels.levels(steps)
         x, _ = bd.reverse_sample(k_guided, guided, prior.context, sigmas, prior.event_shape)
         z = prior.pull(prior.standardisation.backward(x, prior.context), steps)
 
-        kernel = NUTS(model, init_strategy=init_to_value(values={noise: z}), max_tree_depth=depth)
+        start = init_to_value(values={noise: z, **theta})
+        kernel = NUTS(model, init_strategy=start, max_tree_depth=depth, target_accept_prob=target_accept)
         mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, progress_bar=False)
-        mcmc.run(k_nuts, *program.args, extra_fields=("accept_prob", "num_steps"), **program.kwargs)
+        mcmc.run(k_nuts, *program.args, extra_fields=("accept_prob", "num_steps", "diverging"), **program.kwargs)
         samples, extra = mcmc.get_samples(), mcmc.get_extra_fields()
         return {
             "field": samples.pop(program.field),
             **{f"theta/{name}": value for name, value in samples.items() if name != noise},
             "stats/acceptance": extra["accept_prob"],
             "stats/n_evaluations": steps * extra["num_steps"],
+            "stats/diverging": extra["diverging"],
         }
 
     return chain

@@ -213,9 +213,23 @@ def test_draws_that_are_not_finite_are_never_silent(setting):
 
     with pytest.raises(FloatingPointError, match="expected finite draws"):
         bd.GuidedSDE(broken, steps=4, guidance=bd.SDA).run(KEY, prior, H, y=coarse, draws=2)
-    stats = {"diverging": np.array([True, False])}
+    fields = np.zeros((2, *prior.event_shape))
+    fields[0, 0, 0, 0, 0] = np.nan
     with pytest.warns(RuntimeWarning, match="1 of 2 draws"):
-        bd.Posterior("weather", np.zeros((2, *prior.event_shape)), {}, stats, {}, prior.coords)
+        bd.Posterior("weather", fields, {}, {}, {}, prior.coords)
+
+
+def test_a_sampler_can_mark_its_draws(setting):
+    """NUTS says which of its trajectories diverged: that is kept, and is no reason to warn."""
+    prior, H, coarse, _ = setting
+    program, labels = bd.read_model(known_noise, (prior, H), {"y": coarse})
+
+    def build(program, prior):
+        field = lambda key: jax.random.normal(key, (3, *prior.event_shape))
+        return lambda key: {"field": field(key), "stats/diverging": jnp.array([False, True, False])}
+
+    drawn = bd.collect(build, KEY, program, labels, draws=6, chains=2, method="a test", approximate=False)
+    np.testing.assert_array_equal(drawn.stats["diverging"], [False, True, False] * 2)
 
 
 @pytest.mark.parametrize("guidance", [bd.SDA, bd.SeedRule, partial(bd.MomentMatching, iterations=2)])

@@ -119,7 +119,10 @@ def _draw_batch(
             stats = {"coarse_residual": coarse_residual(program, x, theta), "diverging": ~finite((x, theta))}
             return {f"stats/{name}": value for name, value in stats.items()} | pointwise
 
-        return arrays | (jax.vmap(of_one) if fields.ndim == 5 else of_one)(fields, theta)
+        found = (jax.vmap(of_one) if fields.ndim == 5 else of_one)(fields, theta)
+        if "stats/diverging" in arrays:  # of a sampler that has its own reasons, such as NUTS
+            found["stats/diverging"] |= arrays["stats/diverging"]
+        return arrays | found
 
     return jax.vmap(with_stats)(keys)
 

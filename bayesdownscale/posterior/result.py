@@ -23,7 +23,7 @@ STATS = {
     "n_products": ("vector-Jacobian products of the prior's denoiser", "1"),
     "krylov_iterations": ("Krylov iterations, summed over solver steps", "1"),
     "coarse_residual": ("root mean square of (y - H x) / noise standard deviation", "1"),
-    "diverging": ("draw with a number that is not finite", "1"),
+    "diverging": ("draw with a number that is not finite, or after a trajectory of NUTS that diverged", "1"),
     "acceptance": ("probability of accepting the proposal", "1"),
     "noising": ("noise level from which a field was proposed", "1"),
     "log_evidence": ("estimate of log p(y | theta)", "1"),
@@ -54,7 +54,9 @@ class Posterior:
     log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
-        bad = self.stats["diverging"]
+        with np.errstate(invalid="ignore", over="ignore"):
+            sums = [values.reshape(len(values), -1).sum(1) for values in (self.fields, *self.theta.values())]
+        bad = ~np.isfinite(sums).all(0)
         if bad.all():
             raise FloatingPointError(
                 f"expected finite draws, got none among {bad.size}; the likelihood overflows or the prior does not "
@@ -62,7 +64,7 @@ class Posterior:
             )
         if bad.any():
             warnings.warn(
-                f"{int(bad.sum())} of {bad.size} draws are not finite; they are marked in "
+                f"{int(bad.sum())} of {bad.size} draws are not finite; they are among those marked in "
                 "sample_stats.diverging and must not be used",
                 RuntimeWarning,
                 stacklevel=3,
