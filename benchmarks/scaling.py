@@ -30,7 +30,8 @@ CURVES = ("grid", "forward", "members", "evaluations", "devices", "length", "wor
 SHORT = 5  # of them take minutes
 CURVE_OF = {"moment_matching": "grid", "fixed_covariance": "forward"}  # the grids by each guidance
 BASE = {"hours": 72, "n_lat": 32, "n_lon": 48, "n_var": 1, "members": 2, "workers": 0, "steps": 2, "span": 72,
-        "batch": 8, "devices": 1, "parts": False, "clock": False, "guidance": "moment_matching", "precision": "float32"}  # fmt: skip
+        "batch": 8, "devices": 1, "parts": False, "clock": False, "guidance": "moment_matching",
+        "precision": "float32"}  # fmt: skip
 
 
 def apart(case: dict[str, Any]) -> dict[str, Any]:
@@ -54,8 +55,8 @@ def apart(case: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def curve(name: str, quick: bool, clock: bool) -> list[dict[str, Any]]:
-    """The rows of one curve; those of the grid with seconds of the `clock` if wanted."""
+def curve(name: str, quick: bool, clock: bool, precision: str) -> list[dict[str, Any]]:
+    """The rows of one curve by a network in `precision`; those of the grid with seconds of the `clock` if wanted."""
     sizes = ("n_lat", "n_lon", "n_var")
     if name in ("grid", "forward"):
         grids = GRIDS[:2] if quick else GRIDS
@@ -74,7 +75,7 @@ def curve(name: str, quick: bool, clock: bool) -> list[dict[str, Any]]:
         cases = [{"hours": 24 * d, "span": 360, "batch": 16} for d in days]
     else:
         cases = [{"hours": 576, "members": 2 if quick else 4, "workers": w, "batch": 16} for w in (1, 2)]
-    return [apart(BASE | case) for case in cases]
+    return [apart(BASE | {"precision": precision} | case) for case in cases]
 
 
 @click.command()
@@ -82,14 +83,17 @@ def curve(name: str, quick: bool, clock: bool) -> list[dict[str, Any]]:
 @click.option("--quick", is_flag=True, help="Fewer and smaller cases.")
 @click.option("--only", multiple=True, type=click.Choice(CURVES), help="Curves (default: all but length and workers).")
 @click.option("--clock", is_flag=True, help="Seconds of the clock for the grids, as on a GPU.")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", help="Of the network.")
 @click.option("--out", type=click.Path(path_type=Path), help="Draw the figure there, a PNG.")
 @click.option("--one", "case", hidden=True, help="One case, as JSON.")
-def main(as_json: bool, quick: bool, only: tuple[str, ...], clock: bool, out: Path | None, case: str | None) -> None:
+def main(
+    as_json: bool, quick: bool, only: tuple[str, ...], clock: bool, precision: str, out: Path | None, case: str | None
+) -> None:
     """Cost curves of ensembles."""
     if case is not None:
         print(json.dumps(one(json.loads(case))))
         return
-    rows = {name: curve(name, quick, clock) for name in (only or CURVES[:SHORT])}
+    rows = {name: curve(name, quick, clock, precision) for name in (only or CURVES[:SHORT])}
     for row in rows.get("grid", []) + rows.get("forward", []):
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in parts(row).items())
         print(f"{row['n_lat']} x {row['n_lon']} x {row['n_var']}, {row['guidance']}: {shares}; "
