@@ -54,6 +54,8 @@ main.add_command(data)
 @click.option("--widths", default="32,64,96", show_default=True, help="Channels of each level of the network.")
 @click.option("--blocks", default=1, show_default=True, help="Residual blocks a level.")
 @click.option("--dropout", default=0.2, show_default=True)
+@click.option("--modes", default=100, show_default=True, help="Modes of the Gaussian, each with a basis in time.")
+@click.option("--tail", default=400, show_default=True, help="Modes after those, which share one.")
 @click.option("--steps", default=5000, show_default=True, help="Training steps at most.")
 @click.option("--batch", default=16, show_default=True, help="Windows a step, shared by all devices.")
 @click.option("--accumulate", default=1, show_default=True, help="Parts of a batch, one after the other.")
@@ -62,8 +64,8 @@ main.add_command(data)
 @click.option("--weight-decay", default=0.1, show_default=True)
 @click.option("--validate-every", default=250, show_default=True, help="Steps between validations (and saves).")
 @seed_option
-def train(data, at, out, variables, static, window, widths, blocks, dropout, steps, batch, accumulate, on_disk,
-          learning_rate, weight_decay, validate_every, seed):  # fmt: skip
+def train(data, at, out, variables, static, window, widths, blocks, dropout, modes, tail, steps, batch, accumulate,
+          on_disk, learning_rate, weight_decay, validate_every, seed):  # fmt: skip
     """Train a prior on DATA: NetCDF, Zarr or GRIB with dimensions time, lat, lon, files that follow each other in time
     or their names with wildcards, or the name era5-uk."""
     from bayesdownscale.data.datasets import era5_uk, split
@@ -100,6 +102,8 @@ def train(data, at, out, variables, static, window, widths, blocks, dropout, ste
             network=UNetConfig(tuple(int(w) for w in widths.split(",")), blocks, dropout=dropout),
             training=settings,
             statics=None if static is None else open_statics(static, fields.grid),
+            n_modes=modes,
+            n_tail=tail,
             provenance={"command": command_line(out)},
             on_progress=report,
             on_step=advance,

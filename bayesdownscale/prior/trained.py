@@ -67,9 +67,9 @@ def train_prior(
     training: TrainingConfig | None = None,
     statics: np.ndarray | None = None,
     validation_share: float = 1 / 8,
-    n_modes: int = 200,
+    n_modes: int = 100,
     block: int = 1,
-    n_tail: int = 0,
+    n_tail: int = 400,
     shrink: tuple[float, float] = (0.4, 0.6),
     floor: float = 1e-6,
     sigma_min: float = SIGMA_MIN,
@@ -83,7 +83,7 @@ def train_prior(
     `window` time steps are seen at once; `stride` (default: half the window) is used between windows of longer
     trajectories. The last `validation_share` of the times decides when to stop. `statics` (lat, lon, n): for
     example orography and land-sea mask. `n_modes`, `block`, `n_tail`, `shrink` and `floor`: of the Gaussian's
-    covariance, see `fit_gaussian`; for years of data larger blocks, a tail and less of the others. `sigma_min`: the
+    covariance, see `fit_gaussian`; for years of data larger blocks and less of the others. `sigma_min`: the
     lowest noise level, in standard deviations of a variable, below which draws resolve nothing. `provenance` is stored.
     Raises `ValueError` for data that cannot be trained on, `CheckpointError` where `folder` holds another run.
 
