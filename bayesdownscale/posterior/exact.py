@@ -6,17 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
+from bayesdownscale._types import Field
 from bayesdownscale.likelihood.program import Program, ProgramError, Theta
+from bayesdownscale.likelihood.terms import GaussianTerm
 from bayesdownscale.posterior.collect import collect, read_model
-from bayesdownscale.posterior.likelihood import ProgramLikelihood
 from bayesdownscale.posterior.result import Posterior
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
 from bayesdownscale.prior.gaussian import GaussianPosterior
 
 LINEARITY = 1e-3  # relative departure from a linear map that float32 arithmetic may show
-MISSING = 1e10  # variance of a datum that is not there, for data of order one
 
 
 class ExactGaussian:
@@ -28,7 +28,8 @@ class ExactGaussian:
         self.model = model
 
     def condition(self, *args: Any, theta: Theta | None = None, **kwargs: Any) -> GaussianPosterior:
-        """The exact posterior of the standardised field."""
+        """The exact posterior of the standardised field; `log_evidence()` of it is log p(y | theta), a density in the
+        physical units of the data."""
         program, _ = read_model(self.model, args, kwargs)
         return condition_gaussian(program.fix(theta or {}), program.prior)
 
@@ -55,12 +56,11 @@ def condition_gaussian(program: Program, prior: FieldPrior) -> GaussianPosterior
     """p(x | y) of the standardised field; raises `ProgramError` for a program that is not linear and Gaussian."""
     check_linear_gaussian(program, prior)
     assert isinstance(prior, GaussianPrior)
-    residual, variance = _stacked(program, prior)
-    origin = jnp.zeros(prior.event_shape)
-    y, noise = residual(origin), variance(origin)
-    seen = jnp.isfinite(noise)
-    observe = lambda x: jnp.where(seen, y - residual(x), 0.0)
-    return GaussianPosterior(prior.field, observe, y, jnp.where(seen, noise, MISSING))
+    zero = jnp.zeros(prior.event_shape)
+    _, push = jax.linearize(lambda x: _together(_terms(program, prior, x), "residual"), zero)
+    terms = _terms(program, prior, zero)
+    observe = lambda x: -push(x)
+    return GaussianPosterior(prior.field, observe, _together(terms, "residual"), _together(terms, "variance"))
 
 
 def check_linear_gaussian(program: Program, prior: FieldPrior) -> None:
@@ -70,16 +70,26 @@ def check_linear_gaussian(program: Program, prior: FieldPrior) -> None:
         raise ProgramError(f"site {program.field!r}: expected a GaussianPrior, got {got}; use GuidedSDE")
     if program.latents:
         raise ProgramError(f"expected a value for parameter {program.latents[0]!r} in theta; it must be fixed here")
-    residual, _ = _stacked(program, prior)
     probe = jax.random.normal(jax.random.key(0), prior.event_shape)
-    y, once, twice = residual(jnp.zeros(prior.event_shape)), residual(probe), residual(2 * probe)
-    bend, size = jnp.max(jnp.abs(twice - 2 * once + y)), jnp.max(jnp.abs(y - once))
-    if not isinstance(bend, Tracer) and bend > LINEARITY * (1 + size):
-        raise ProgramError("expected means linear in the field, got a non-linear program; use GuidedSDE")
+    for at_0, at_1, at_2 in zip(*(_terms(program, prior, k * probe) for k in range(3)), strict=True):
+        bend = _largest(at_2.residual - 2 * at_1.residual + at_0.residual)
+        size = _largest(at_1.residual - at_0.residual) + jnp.sqrt(_largest(at_0.variance))
+        if not isinstance(bend, Tracer) and bend > LINEARITY * size:
+            raise ProgramError("expected means linear in the field, got a non-linear program; use GuidedSDE")
+        change = _largest(at_1.variance / at_0.variance - 1)
+        if not isinstance(change, Tracer) and change > LINEARITY:
+            raise ProgramError("expected a noise that does not depend on the field, got one that does; use GuidedSDE")
 
 
-def _stacked(program: Program, prior: FieldPrior) -> tuple[Callable, Callable]:
-    """Residuals and variances of all data as functions of the standardised field."""
-    likelihood = ProgramLikelihood.of(program, prior)
-    part = lambda x, what: jnp.concatenate([getattr(t, what).ravel() for t in likelihood.gaussian_terms(x)])
-    return lambda x: part(x, "residual"), lambda x: part(x, "variance")
+def _largest(a: Array) -> Array:
+    """In absolute value, of what is finite: the variance of a datum that is missing is not."""
+    return jnp.max(jnp.abs(jnp.where(jnp.isfinite(a), a, 0.0)), initial=0.0)
+
+
+def _terms(program: Program, prior: FieldPrior, x: Field) -> list[GaussianTerm]:
+    """Residuals and variances of the observed sites in their own units, given a standardised field."""
+    return program.gaussian_terms(prior.standardisation.backward(x, prior.context))
+
+
+def _together(terms: list[GaussianTerm], what: str) -> Float[Array, " data"]:
+    return jnp.concatenate([getattr(term, what).ravel() for term in terms])

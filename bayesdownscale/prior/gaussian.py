@@ -161,7 +161,8 @@ class GaussianPosterior(eqx.Module):
 
     `observe` is the linear map A from a field to a vector (n_obs,); `y` (n_obs,). Mean and draws by Matheron's
     rule (Journel and Huijbregts 1978; Wilson et al. 2020, arXiv 2002.09309): x + Sigma A^T S^-1 (y - A x - e),
-    S = A Sigma A^T + R, factorised once (n_obs^2 memory).
+    S = A Sigma A^T + R, factorised once (n_obs^2 memory). Where `noise_variance` is infinite a datum is missing, and
+    counts nowhere.
     """
 
     prior: GaussianField
@@ -172,15 +173,26 @@ class GaussianPosterior(eqx.Module):
 
     @full_precision
     def __init__(self, prior: GaussianField, observe, y: Array, noise_variance: Array):
-        self.prior, self.observe, self.y = prior, observe, y
+        self.prior, self.observe = prior, observe
         self.noise_variance = jnp.broadcast_to(noise_variance, y.shape)
-        column = lambda e: observe(prior.covariance(self._adjoint(e)))
+        self.y = self._seen(y)
+        column = lambda e: self._observe(prior.covariance(self._adjoint(e)))
         gram = jax.lax.map(column, jnp.eye(y.size, dtype=y.dtype), batch_size=32)
-        self.factor = jnp.linalg.cholesky((gram + gram.T) / 2 + jnp.diag(self.noise_variance))
+        self.factor = jnp.linalg.cholesky((gram + gram.T) / 2 + jnp.diag(self._noise_or_one()))
+
+    def _seen(self, data: Float[Array, " obs"]) -> Float[Array, " obs"]:
+        return jnp.where(jnp.isfinite(self.noise_variance), data, 0.0)
+
+    def _noise_or_one(self) -> Float[Array, " obs"]:
+        """With their rows of A zero and a variance of one, missing data are a block of S that is the identity."""
+        return jnp.where(jnp.isfinite(self.noise_variance), self.noise_variance, 1.0)
+
+    def _observe(self, x: Field) -> Float[Array, " obs"]:
+        return self._seen(self.observe(x))
 
     def _adjoint(self, e: Array) -> Field:
         zero = jax.ShapeDtypeStruct(self.prior.shape, e.dtype)
-        return jax.linear_transpose(self.observe, zero)(e)[0]
+        return jax.linear_transpose(self.observe, zero)(self._seen(e))[0]
 
     @full_precision
     def gain(self, innovation: Float[Array, " obs"]) -> Field:
@@ -195,18 +207,20 @@ class GaussianPosterior(eqx.Module):
     def covariance(self, v: Field) -> Field:
         """Cov[x | y] v."""
         prior_v = self.prior.covariance(v)
-        return prior_v - self.gain(self.observe(prior_v))
+        return prior_v - self.gain(self._observe(prior_v))
 
     @full_precision
     def draw(self, key: Key) -> Field:
         """One exact draw from p(x | y)."""
         k_field, k_noise = jax.random.split(key)
         x = self.prior.draw(k_field)
-        noise = jnp.sqrt(self.noise_variance) * jax.random.normal(k_noise, self.y.shape)
-        return x + self.gain(self.y - self.observe(x) - noise)
+        noise = jnp.sqrt(self._noise_or_one()) * jax.random.normal(k_noise, self.y.shape)
+        return x + self.gain(self.y - self._observe(x) - noise)
 
+    @full_precision
     def log_evidence(self) -> Scalar:
-        """log p(y)."""
+        """log p(y) of the data that are there, a density in the units of `y`."""
         half = jax.scipy.linalg.solve_triangular(self.factor, self.y, lower=True)
         log_det = 2 * jnp.sum(jnp.log(jnp.diag(self.factor)))
-        return -0.5 * (jnp.sum(half**2) + log_det + self.y.size * math.log(2 * math.pi))
+        n = jnp.sum(jnp.isfinite(self.noise_variance))
+        return -0.5 * (jnp.sum(half**2) + log_det + n * math.log(2 * math.pi))
