@@ -103,7 +103,7 @@ def test_all_but_the_network_is_in_full(name, guidance):
 def test_parameters_given_the_field_are_in_full(name):
     c = case(name)
     program = read(c)
-    draw = lambda key: draw_theta_given_field(key, program, c.truth, warmup=1)
+    draw = lambda key: draw_theta_given_field(key, program, c.truth, program.draw_theta(key), warmup=1)
     found = products(jax.make_jaxpr(draw)(jax.random.key(0)).jaxpr)
     assert found
     assert [str(equation) for equation in found if not in_full(equation)] == []

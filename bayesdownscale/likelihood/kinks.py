@@ -4,15 +4,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jaxtyping import Array
 
-from bayesdownscale._types import Scalar
 from bayesdownscale.likelihood.terms import unwrapped
 
 ROUNDING = 0.5  # radius of the rounded kink, in scales of the distribution
 
 
-def smooth_log_prob(fn: Any, value: Any) -> Scalar:
-    """log p(value), summed, up to a constant, of the distribution `fn` of a site.
+def smooth_log_prob(fn: Any, value: Any) -> Array:
+    """log p(value), up to a constant, of the distribution `fn` of a site, in its batch shape.
 
     The density of Laplace noise has slope -1 / b or 1 / b and no curvature: Newton steps would jump across the kink
     at the centre, and a Laplace step find no width. So |r| becomes sqrt(r^2 + (b / 2)^2) there, also for
@@ -25,7 +25,7 @@ def smooth_log_prob(fn: Any, value: Any) -> Scalar:
     elif isinstance(base, dist.AsymmetricLaplace):
         below, above = 1 / jnp.asarray(base.left_scale), 1 / jnp.asarray(base.right_scale)
     else:
-        return jnp.sum(fn.log_prob(value))
+        return fn.log_prob(value)
     r, slope, tilt = jnp.asarray(value) - jnp.asarray(base.loc), (below + above) / 2, (below - above) / 2
     log_prob = tilt * r - jnp.sqrt((slope * r) ** 2 + ROUNDING**2)
-    return jnp.sum(jnp.where(mask, log_prob, 0.0))
+    return jnp.sum(jnp.where(mask, log_prob, 0.0), axis=tuple(range(-fn.event_dim, 0)))

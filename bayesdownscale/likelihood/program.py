@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array
 from numpyro import handlers
+from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
 from bayesdownscale._precision import full_precision
@@ -34,8 +35,8 @@ class set_field(Messenger):
         super().__init__(fn)
 
     def process_message(self, msg: dict) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"] and self.is_field(_behind_mask(msg["fn"])):
-            msg["infer"] = {**msg.get("infer", {}), "field_prior": _behind_mask(msg["fn"])}
+        if msg["type"] == "sample" and not msg["is_observed"] and self.is_field(_behind(msg["fn"])):
+            msg["infer"] = {**msg.get("infer", {}), "field_prior": _behind(msg["fn"])}
             msg["fn"] = dist.Delta(self.x, event_dim=self.x.ndim)
             msg["value"], msg["is_observed"] = self.x, True
 
@@ -57,22 +58,30 @@ class Program:
 
     **Arguments:** `model`, its `args` and `kwargs` (data included), and `is_field`, which recognises the
     field's prior. **Raises** `ProgramError` when there is not exactly one field site, when nothing is observed,
-    when data and distribution have different shapes (they would broadcast), or for `obs_mask`, subsampling
-    plates and latent sites that depend on the field, which this reader does not take.
+    when data and distribution have different shapes (they would broadcast), or for `obs_mask`, subsampling plates,
+    improper priors, latent sites that depend on the field and a prior of the field that depends on them, which this
+    reader does not take.
 
     Attributes: `field` (site name), `prior` (its distribution), `latents` (names of the unknown parameters theta),
-    `given` (values of those that were fixed by `fix`), `observed` (names of the data's sites).
+    `real` (those of them that may be any real number), `given` (values of those that were fixed by `fix`), `observed`
+    (names of the data's sites).
     """
 
     def __init__(self, model: Callable, args: tuple, kwargs: dict, is_field: Callable[[Any], bool]):
         self.model, self.args, self.kwargs, self.is_field = model, args, kwargs, is_field
         self.given: Theta = {}
-        prior, self.field = self._find_field()
+        prior, self.field = self._find_field(0)
+        if not _same(prior, self._find_field(1)[0]):
+            raise ProgramError(
+                f"site {self.field!r}: the field's prior depends on an unknown parameter, which no sampler here "
+                "follows; give the program a known prior, and let parameters change what is seen of the field"
+            )
         self.prior = prior
         self.shape = prior.event_shape
         sites = self._sites(jnp.zeros(self.shape), {})
         self.latents = [n for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]]
         self.observed = [n for n, s in sites.items() if _is_data(s)]
+        self.real = {n for n in self.latents if _is_real(sites[n]["fn"].support)}
         self._check(sites)
 
     @property
@@ -107,21 +116,24 @@ class Program:
         sites = self._sites(jnp.zeros(self.shape), {})
         return {name: np.asarray(sites[name]["value"]) for name in self.observed}
 
-    def _find_field(self) -> tuple[Any, str]:
+    def _find_field(self, seed: int) -> tuple[Any, str]:
         found: list[tuple[str, Any]] = []
 
         class Stop(Messenger):
             def process_message(inner, msg):  # pyright: ignore[reportSelfClsParameterName]
-                if msg["type"] == "sample" and self.is_field(_behind_mask(msg["fn"])):
-                    if msg["is_observed"]:
-                        raise ProgramError(
-                            f"site {msg['name']!r}: expected the field to be unknown, got it observed; "
-                            "give the data to another site"
-                        )
-                    found.append((msg["name"], _behind_mask(msg["fn"])))
+                if msg["type"] != "sample":
+                    return
+                if isinstance(msg["fn"], dist.ImproperUniform) and not msg["is_observed"]:
+                    raise ProgramError(
+                        f"site {msg['name']!r} has an improper prior, from which nothing can be drawn; give it a "
+                        "proper one, however wide"
+                    )
+                if self.is_field(_behind(msg["fn"])):
+                    _check_field(msg)
+                    found.append((msg["name"], _behind(msg["fn"])))
                     msg["value"] = jnp.zeros(msg["fn"].shape())
 
-        with handlers.seed(rng_seed=0), Stop():
+        with handlers.seed(rng_seed=seed), Stop():
             self.model(*self.args, **self.kwargs)
         if len(found) != 1:
             names = ", ".join(repr(name) for name, _ in found) or "none"
@@ -185,46 +197,61 @@ class Program:
         return {**self.given, **{name: theta[name] for name in self.latents}}
 
     @full_precision
-    def log_likelihood(
-        self, x: Field, theta: Theta | None = None, data: Mapping[str, Array] | None = None, smooth: bool = False
-    ) -> Scalar:
-        """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales. `data`, by
-        site, takes the place of what was observed; with `smooth`, densities with a kink are rounded (`kinks.py`)."""
+    def log_likelihood(self, x: Field, theta: Theta | None = None, smooth: bool = False) -> Scalar:
+        """log p(y | x, theta): the log-densities of all observed sites and factors, times their scales. With `smooth`,
+        densities with a kink are rounded (`kinks.py`)."""
         sites = self._sites(x, self._complete(theta))
-        total, data = jnp.zeros(()), data or {}
-        for name, site in sites.items():
-            if site["type"] != "sample" or not site["is_observed"] or name == self.field:
-                continue
-            value = data.get(name, site["value"])
-            log_prob = smooth_log_prob(site["fn"], value) if smooth else jnp.sum(site["fn"].log_prob(value))
-            total = total + log_prob * (1.0 if site["scale"] is None else site["scale"])
-        return total
+        seen = [s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"] and name != self.field]
+        terms = (_log_prob(site, site["value"], _scale(site), smooth) for site in seen)
+        return sum(terms, start=jnp.zeros(()))
+
+    @full_precision
+    def log_simulated(self, x: Field, theta: Theta | None, data: Mapping[str, Array], smooth: bool = False) -> Scalar:
+        """The log-density of simulated `data`, by site, times the roots of the sites' scales: its gradient has the
+        Fisher information of the scaled likelihood as covariance. Factors have no data and are left out."""
+        sites = self._sites(x, self._complete(theta))
+        terms = (_log_prob(sites[n], value, jnp.sqrt(_scale(sites[n])), smooth) for n, value in data.items())
+        return sum(terms, start=jnp.zeros(()))
 
     @full_precision
     def pointwise(self, x: Field, theta: Theta | None = None) -> dict[str, Array]:
         """The log-density of each datum of each observed site, NaN where masked: what leave-one-out needs."""
         sites = self._sites(x, self._complete(theta))
-        scale = lambda site: 1.0 if site["scale"] is None else site["scale"]
-        density = lambda site: scale(site) * pointwise_log_prob(site["fn"], site["value"])
+        density = lambda site: _scale(site) * pointwise_log_prob(site["fn"], site["value"])
         return {name: density(sites[name]) for name in self.observed}
 
     @full_precision
     def log_prior(self, theta: Theta, names: Sequence[str]) -> Scalar:
         """The sum of the log-densities of the parameters `names`, given the others."""
         sites = self._sites(jnp.zeros(self.shape), self._complete(theta))
-        return sum((jnp.sum(sites[n]["fn"].log_prob(sites[n]["value"])) for n in names), start=jnp.zeros(()))
+        terms = (_log_prob(sites[n], sites[n]["value"], _scale(sites[n]), False) for n in names)
+        return sum(terms, start=jnp.zeros(()))
 
     @full_precision
     def simulate(self, key: Any, x: Field, theta: Theta | None = None) -> dict[str, Array]:
         """Data of each observed site, drawn given the field and theta."""
         sites = self._sites(x, self._complete(theta))
         keys = jax.random.split(key, len(self.observed))
-        return {name: sites[name]["fn"].sample(k) for name, k in zip(self.observed, keys, strict=True)}
+        try:
+            return {name: sites[name]["fn"].sample(k) for name, k in zip(self.observed, keys, strict=True)}
+        except NotImplementedError as e:
+            kinds = ", ".join(type(_behind(sites[name]["fn"])).__name__ for name in self.observed)
+            raise ProgramError(
+                f"expected distributions of the data that can be sampled, as this method simulates data, got {kinds}; "
+                "write their `sample`"
+            ) from e
 
     @full_precision
     def gaussian_terms(self, x: Field, theta: Theta | None = None) -> list[GaussianTerm]:
-        """The observed sites as residuals and variances; raises `ProgramError` for one that is not Normal."""
+        """The observed sites as residuals and variances (over their scales); raises `ProgramError` for one that is not
+        Normal, and for factors."""
         sites = self._sites(x, self._complete(theta))
+        for name, site in sites.items():
+            if site["type"] == "sample" and isinstance(site["fn"], dist.Unit):
+                raise ProgramError(
+                    f"site {name!r} is a factor, and this method needs Normal noise alone; use moment matching, which "
+                    "takes any differentiable likelihood"
+                )
         terms = []
         for name in self.observed:
             value = sites[name]["value"]
@@ -234,7 +261,8 @@ class Program:
                     f"site {name!r}: this guidance method needs Normal noise, got {type(base).__name__}; "
                     "use moment matching, which takes any differentiable likelihood"
                 )
-            terms.append(gaussian_term(base, mask, value))
+            term = gaussian_term(base, mask, value)
+            terms.append(term._replace(variance=term.variance / _scale(sites[name])))
         return terms
 
     def given_field(self, x: Field) -> Callable:
@@ -242,10 +270,17 @@ class Program:
         return handlers.condition(set_field(full_precision(self.model), x, self.is_field), data=dict(self.given))
 
     @full_precision
-    def draw_theta(self, key: Any) -> Theta:
-        """The unknown parameters from their prior, the field at zero (no latent site depends on it)."""
-        program = self.given_field(jnp.zeros(self.shape))
+    def draw_theta(self, key: Any, given: Theta | None = None) -> Theta:
+        """The unknown parameters from their prior, given some of them, the field at zero (no latent site depends on
+        it). Raises `ProgramError` for a discrete one, which no sampler here draws."""
+        program = handlers.condition(self.given_field(jnp.zeros(self.shape)), data=dict(given or {}))
         sites = handlers.trace(handlers.seed(program, key)).get_trace(*self.args, **self.kwargs)
+        for name in self.latents:
+            if sites[name]["fn"].support.is_discrete:
+                raise ProgramError(
+                    f"site {name!r} is discrete, and parameters are drawn by their gradients; sum it out "
+                    "(numpyro.distributions.MixtureSameFamily) or fix it"
+                )
         return {name: sites[name]["value"] for name in self.latents}
 
 
@@ -269,8 +304,51 @@ class AbstractProgram:
         return hash(self._key)
 
 
-def _behind_mask(fn: Any) -> Any:
-    return fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn
+def _behind(fn: Any) -> Any:
+    """The distribution behind masks and what plates make of it."""
+    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _check_field(msg: dict) -> None:
+    """Refuse what would change the field's prior and is not followed."""
+    name = msg["name"]
+    if msg["is_observed"]:
+        raise ProgramError(
+            f"site {name!r}: expected the field to be unknown, got it observed; give the data to another site"
+        )
+    if msg["cond_indep_stack"]:
+        raise ProgramError(
+            f"site {name!r}: expected one field, got it in plate {msg['cond_indep_stack'][0].name!r}; draw it outside"
+        )
+    masked = isinstance(msg["fn"], dist.MaskedDistribution) and msg["fn"]._mask is not False  # as `mask_field` does
+    if masked or msg["scale"] is not None:
+        raise ProgramError(
+            f"site {name!r}: expected the field's prior as it is, got it masked or scaled; move the handler to the data"
+        )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two priors hold the same numbers; traced ones, which cannot be looked at, are taken to."""
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    known = [(x, y) for x, y in leaves if not isinstance(x, Tracer) and not isinstance(y, Tracer)]
+    return all(x is y or np.array_equal(x, y, equal_nan=True) for x, y in known)
+
+
+def _is_real(support: Any) -> bool:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
+
+
+def _scale(site: dict) -> Any:
+    return 1.0 if site["scale"] is None else site["scale"]
+
+
+def _log_prob(site: dict, value: Any, scale: Any, smooth: bool) -> Scalar:
+    fn = site["fn"]
+    return jnp.sum(scale * (smooth_log_prob(fn, value) if smooth else fn.log_prob(value)))
 
 
 def _is_data(site: dict) -> bool:

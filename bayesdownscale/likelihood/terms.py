@@ -21,8 +21,8 @@ def unwrapped(fn: Any, shape: tuple[int, ...]) -> tuple[Any, Bool[Array, "..."]]
     mask = jnp.ones(shape, bool)
     while isinstance(fn, dist.MaskedDistribution | dist.Independent | dist.ExpandedDistribution):
         if isinstance(fn, dist.MaskedDistribution):
-            given = jnp.asarray(fn._mask)
-            mask = mask & given.reshape(given.shape + (1,) * (len(shape) - given.ndim))
+            given = jnp.broadcast_to(jnp.asarray(fn._mask), fn.batch_shape)
+            mask = mask & given.reshape(given.shape + (1,) * fn.event_dim)
         fn = fn.base_dist
     return fn, mask
 

@@ -17,12 +17,12 @@ from bayesdownscale.prior.distribution import FieldPrior
 class CollapsedLikelihood(AbstractLikelihood):
     """log p(y | x, theta) = log of the integral of p(y | x, w, theta) p(w | theta) over the parameters w named `names`,
 
-        l(x) = f(x, 0) + g^T P^-1 g / 2,   f(x, w) = log p(y | x, w, theta) + log p(w | theta),
+        l(x) = f(x, 0) + g^T P^-1 g / 2 - log det P / 2,   f(x, w) = log p(y | x, w, theta) + log p(w | theta),
 
     g the gradient and P minus the Hessian of f in w at 0, up to a constant: exact where f is quadratic in w, as for a
-    bias with a Gaussian prior under Gaussian noise, else a Laplace approximation about 0. Field and bias are strongly
-    correlated given precise data, and a Gibbs sampler that draws one given the other hardly moves; drawn from p(x | y,
-    theta) and then p(w, theta | x, y) (partially collapsed: van Dyk and Park 2008,
+    bias, additive or a factor, with a Gaussian prior under Gaussian noise, else a Laplace approximation about 0. Field
+    and bias are strongly correlated given precise data, and a Gibbs sampler that draws one given the other hardly
+    moves; drawn from p(x | y, theta) and then p(w, theta | x, y) (partially collapsed: van Dyk and Park 2008,
     doi:10.1198/016214508000000409) it does.
     """
 
@@ -59,15 +59,23 @@ class CollapsedLikelihood(AbstractLikelihood):
             return self.likelihood.log_joint(x, theta, self.names, data)
 
         value, gradient = jax.value_and_grad(f)(zero)
-        return value + 0.5 * gradient @ jnp.linalg.solve(-jax.hessian(f)(zero), gradient)
+        precision = -jax.hessian(f)(zero)
+        return value + 0.5 * (gradient @ jnp.linalg.solve(precision, gradient) - jnp.linalg.slogdet(precision)[1])
 
     def _draw_w(self, key: Key) -> Theta:
-        drawn = self.likelihood.draw_theta(key)
+        known = {name: value for name, value in self.likelihood.theta.items() if name not in self.names}
+        drawn = self.likelihood.draw_theta(key, known)
         return {name: drawn[name] for name in self.names}
 
 
 def check_names(program: Program, names: tuple[str, ...]) -> None:
-    """Raise `ProgramError` where one of `names` is no unknown parameter of `program`."""
+    """Raise `ProgramError` where one of `names` is no unknown parameter of `program`, or not a real one."""
     unknown = sorted(set(names) - set(program.latents))
     if unknown:
         raise ProgramError(f"expected parameters among {program.latents} to collapse, got {unknown[0]!r}")
+    for name in names:
+        if name not in program.real:
+            raise ProgramError(
+                f"expected parameters that are Normal to collapse, got {name!r}, which cannot be any real number; "
+                "leave it to the sweeps"
+            )

@@ -121,8 +121,8 @@ def guided_sampler(
 
         def sweep(carry, key):
             k_theta, k_field = jax.random.split(key)
-            _, x, cost = carry
-            theta = draw_theta_given_field(k_theta, program, x)
+            theta, x, cost = carry
+            theta = draw_theta_given_field(k_theta, program, x, theta)
             x, more = draw_field(k_field, theta)
             return (theta, x, cost + more), None
 
@@ -130,8 +130,8 @@ def guided_sampler(
         carry = theta, *draw_field(k_field, theta)
         if k_sweeps:
             carry, _ = jax.lax.scan(sweep, carry, jax.numpy.stack(k_sweeps))
-        _, x, cost = carry
-        theta = draw_theta_given_field(k_last, program, x)
+        theta, x, cost = carry
+        theta = draw_theta_given_field(k_last, program, x, theta)
         return {"field": x, **{f"theta/{k}": v for k, v in theta.items()}, **cost_stats(cost)}
 
     return draw

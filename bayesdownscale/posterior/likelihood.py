@@ -78,21 +78,23 @@ class ProgramLikelihood(AbstractLikelihood):
         return self._bound().simulate(key, self._physical(x), {**self.theta, **changed})
 
     def log_joint(self, x: Field, theta: Theta, names: tuple[str, ...], data: Mapping[str, Array] | None) -> Scalar:
-        """log p(y | x, theta) + log p(the parameters `names` | the others), the data replaced where given."""
+        """log p(y | x, theta) + log p(the parameters `names` | the others); of simulated `data` where given."""
         program = self._bound()
         return self._log_likelihood(program, x, theta, data) + program.log_prior(theta, names)
 
     def _log_likelihood(self, program: Program, x: Field, theta: Theta, data: Mapping[str, Array] | None) -> Scalar:
-        return program.log_likelihood(self._physical(x), theta, data, self.rounded)
+        if data is None:
+            return program.log_likelihood(self._physical(x), theta, self.rounded)
+        return program.log_simulated(self._physical(x), theta, data, self.rounded)
 
-    def draw_theta(self, key: Key) -> Theta:
-        """The unknown parameters from their prior."""
-        return self._bound().draw_theta(key)
+    def draw_theta(self, key: Key, given: Theta) -> Theta:
+        """The unknown parameters from their prior, given some of them."""
+        return self._bound().draw_theta(key, given)
 
     def gaussian_terms(self, x: Field) -> list[GaussianTerm]:
         terms = self._bound().gaussian_terms(self._physical(x), self.theta)
         scale = self.standardisation.scale
-        if scale.size > 1 and any(term.residual.ndim != 4 for term in terms):
+        if scale.size > 1 and any(term.residual.shape[1:2] != scale.shape or term.residual.ndim != 4 for term in terms):
             raise ValueError(
                 "expected observed sites (time, variable, lat, lon) when a field has several variables, so that "
                 "their units are known; use moment matching otherwise"
