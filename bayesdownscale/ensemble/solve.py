@@ -86,7 +86,7 @@ class Solver:
             labels = self.problem.coarse.coords
             times = np.datetime64(0, "ns") + self._label + plan.times(0, plan.rows, plan.every) - plan.times(0, 1)
             data["coords"] = Coords(times, labels.variables, labels.grid)
-        program = Program(self.problem.model, (prior, self.operator), data, is_field)
+        program = Program(self.problem.model, (prior.unlabelled(), self.operator), data, is_field)
         if program.latents:
             raise ValueError(
                 f"expected every parameter of the program to be fixed, got {program.latents} free; draw them first on "

@@ -11,14 +11,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
+from numpyro import handlers
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.likelihood.graph import model_graph
-from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta
+from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta, set_field
 from bayesdownscale.posterior.batches import draw_keys, fingerprint, finite, in_batches
 from bayesdownscale.posterior.result import Posterior, provenance
-from bayesdownscale.prior.distribution import FieldPrior
+from bayesdownscale.prior.distribution import FieldPrior, UndatedError
 
 is_field = lambda fn: isinstance(fn, FieldPrior)
 
@@ -38,6 +39,25 @@ def source_of(model: Callable) -> str:
         return inspect.getsource(model)
     except (OSError, TypeError):
         return f"{getattr(model, '__name__', 'model')}: source not available"
+
+
+def unlabelled(tree: PyTree) -> PyTree:
+    """A tree with its priors without times, for functions that are compiled once for all spans."""
+    return jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
+
+
+def reads_times(program: Program) -> bool:
+    """Whether a program reads the times of a prior among its arguments. It must then be compiled with them."""
+
+    def trace(data: tuple[tuple, dict]) -> None:
+        bare = set_field(program.model, jnp.zeros(program.shape), is_field)
+        handlers.seed(bare, rng_seed=0)(*data[0], **data[1])
+
+    try:
+        eqx.filter_eval_shape(trace, unlabelled(program.data))
+    except UndatedError:
+        return True
+    return False
 
 
 def collect(
@@ -66,8 +86,7 @@ def collect(
     """
     prior, abstract, began = program.prior, program.abstract(), time.monotonic()
     static = tuple(sorted((settings or {}).items()))
-    plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
-    given = (plain(prior), plain(program.data), program.given)
+    given = (unlabelled(prior), program.data if reads_times(program) else unlabelled(program.data), program.given)
     draw_batch = lambda keys: _draw_batch(build, static, abstract, *given, keys)
     mark = fingerprint(rng_key, prior, program.data, program.given, settings=repr((method, *static, record)))
     keys = draw_keys(rng_key, draws if chains is None else chains)

@@ -22,6 +22,39 @@ from bayesdownscale.prior.windows import WindowedDenoiser
 SAMPLE_BATCH = 16
 
 
+class UndatedError(ValueError):
+    """Times were asked of a prior that stands for every span of its length."""
+
+
+class Undated(Coords):
+    """The labels of a field of `n_time` times of which nothing else is known: reading `times` raises `UndatedError`."""
+
+    n_time: int
+
+    def __init__(self, n_time: int, variables: tuple[Variable, ...], grid: Grid):
+        object.__setattr__(self, "n_time", n_time)
+        object.__setattr__(self, "variables", tuple(variables))
+        object.__setattr__(self, "grid", grid)
+
+    @property
+    def times(self) -> np.ndarray:
+        raise UndatedError(
+            "expected a program that is the same for every span of time, got one that reads prior.times; read the hour "
+            "of day and day of year of each time step from prior.context, or give what you make of the times as an "
+            "argument"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.n_time, len(self.variables), *self.grid.shape
+
+    def _key(self) -> tuple:
+        return self.n_time, self.variables, self.grid
+
+    def __repr__(self) -> str:
+        return f"Undated({self.n_time}, {self.variables}, {self.grid})"
+
+
 class FieldPrior(dist.Distribution):
     """A prior over fields (time, variable, lat, lon) in physical units, given by its denoiser.
 
@@ -116,10 +149,10 @@ class FieldPrior(dist.Distribution):
         return pull(self.standardisation.forward(value, self.context), self.denoiser, self.context, sigmas)
 
     def unlabelled(self) -> "FieldPrior":
-        """The same prior with the same context but times counted from 1970, so that functions compiled for one
-        span of time serve every span of that length."""
+        """The same prior with the same context but without its times, so that functions compiled for one span of time
+        serve every span of that length. Reading the times raises `UndatedError`; grid and variables stay."""
         prior = copy.copy(self)
-        prior.coords = Coords(self.times - self.times[0] + np.datetime64(0, "ns"), self.variables, self.grid)
+        prior.coords = Undated(self.event_shape[0], self.variables, self.grid)
         return prior
 
     def at(self, times: np.ndarray) -> "FieldPrior":

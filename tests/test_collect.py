@@ -1,0 +1,88 @@
+"""What `collect` makes of any sampler: the program that was read and no other, and whose draws it goes on with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from ensembles import SPAN, data, windowed_prior
+from problems import tiny_prior
+
+import bayesdownscale as bd
+from bayesdownscale.ensemble.problem import CoarseInMemory, Problem
+from bayesdownscale.posterior import collect as module
+from bayesdownscale.prior.distribution import UndatedError
+
+KEY = jax.random.key(3)
+DAY = np.timedelta64(1, "D")
+Y = jnp.full((3, 1, 4, 4), 2.0)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return tiny_prior()
+
+
+def nothing(program, prior):
+    """A sampler whose every draw is a field of zeros: its `coarse_residual` is that of the data themselves."""
+    return lambda key: {"field": jnp.zeros(prior.event_shape)}
+
+
+def zeros(model, *args, build=nothing, **kwargs):
+    program, labels = bd.read_model(model, args, kwargs)
+    return bd.collect(build, KEY, program, labels, draws=2, method="a test", approximate=False)
+
+
+def known(prior, y, sigma=0.5):
+    x = numpyro.sample("weather", prior)
+    numpyro.sample("coarse", dist.Normal(x, sigma).to_event(4), obs=y)
+
+
+def by_month(prior, y):
+    """Noise of 0.1 K in March and 1 K otherwise."""
+    x = numpyro.sample("weather", prior)
+    march = prior.times.astype("datetime64[M]").astype(int) % 12 == 2
+    numpyro.sample("coarse", dist.Normal(x, jnp.where(march, 0.1, 1.0)[:, None, None, None]).to_event(4), obs=y)
+
+
+class TestTimes:
+    def test_a_program_that_reads_the_times_is_sampled_with_them(self, prior):
+        for days, residual in ((0, 20.0), (29, 20.0), (30, np.sqrt((400 + 2 * 4) / 3)), (60, 2.0)):
+            start = prior.times[0] + days * DAY + np.timedelta64(23, "h") * (days == 30)
+            later = prior.at(start + (prior.times - prior.times[0]))
+            np.testing.assert_allclose(zeros(by_month, later, Y).stats["coarse_residual"], residual, rtol=1e-5)
+
+    def test_an_operator_may_be_made_of_them(self, prior):
+        def snapshots(prior, y):
+            x = numpyro.sample("weather", prior)
+            seen = prior.coords.times[:1]
+            numpyro.sample("coarse", dist.Normal(bd.snapshots(prior.times, seen)(x), 0.5).to_event(4), obs=y)
+
+        np.testing.assert_allclose(zeros(snapshots, prior, Y[:1]).stats["coarse_residual"], 4.0, rtol=1e-5)
+
+    def test_other_programs_compile_once_for_all_spans(self, prior):
+        zeros(known, prior, Y)
+        before = module._draw_batch._cached._cache_size()
+        zeros(known, prior.at(prior.times + 200 * DAY), Y)
+        assert module._draw_batch._cached._cache_size() == before
+
+    def test_the_rest_of_the_labels_stays(self, prior):
+        bare = prior.unlabelled()
+        assert bare.coords.shape == prior.event_shape
+        assert bare.grid == prior.grid
+        assert bare.variables == prior.variables
+        for read in (lambda: bare.times, lambda: bare.coords.times, lambda: bare.at(prior.times)):
+            with pytest.raises(UndatedError, match=r"expected a program that is the same for every span of time"):
+                read()
+
+    def test_an_ensemble_refuses_it_before_anything_is_written(self, tmp_path):
+        def dated(prior, H, y):
+            x = numpyro.sample("weather", prior)
+            sigma = 0.1 if prior.times[0] < np.datetime64("2021") else 1.0
+            numpyro.sample("coarse", dist.Normal(H(x), sigma).mask(jnp.isfinite(y)).to_event(4), obs=y)
+
+        problem = Problem(windowed_prior(), CoarseInMemory(data(21)[1]), dated, {})
+        with pytest.raises(ValueError, match=r"got one that reads prior.times; read the hour of day"):
+            bd.Ensemble(lambda: problem, tmp_path / "members.zarr", members=1, **SPAN)
+        assert not (tmp_path / "members.zarr").exists()
