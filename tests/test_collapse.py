@@ -53,6 +53,51 @@ def test_is_the_marginal_density(setting, likelihood):
     np.testing.assert_allclose(slope, finite, rtol=2e-2)
 
 
+def test_a_factor_is_integrated_out_too(setting):
+    """y = (1 + w) H x + noise, w ~ N(0, 0.5^2): the covariance of y then depends on the field, here H x H x^T / 4 +
+    0.3^2 I. Fields near a few kelvin, so that w counts as much as noise."""
+    prior, H, coarse = setting
+
+    def stretched(prior, H, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 0.5))
+        mean = 0.01 * H(numpyro.sample("weather", prior))
+        numpyro.sample("coarse", dist.Normal((1 + w) * mean, 0.3).to_event(4), obs=y)
+
+    y = 0.01 * coarse.values
+    program, _ = bd.read_model(stretched, (prior, H), {"y": jnp.asarray(y)})
+    likelihood = CollapsedLikelihood.of(program, prior, {"w": jnp.asarray(0.0)}, ("w",))
+    got, want = [], []
+    for size in (-120.0, -60.0, 0.0):
+        x = jnp.full(prior.event_shape, size)
+        mean = 0.01 * np.asarray(H(prior.standardisation.backward(x, prior.context)), np.float64).ravel()
+        cov = 0.09 * np.eye(mean.size) + 0.25 * np.outer(mean, mean)
+        got.append(float(likelihood(x)))
+        want.append(multivariate_normal.logpdf(y.ravel(), mean, cov))
+    np.testing.assert_allclose(np.diff(got), np.diff(want), rtol=2e-3)
+
+
+def test_what_is_simulated_knows_the_other_parameters(setting):
+    """w given its scale, which is a parameter too and known in a draw: not given another one from its prior."""
+    prior, H, coarse = setting
+
+    def deep(prior, H, y):
+        scale = numpyro.sample("scale", dist.LogNormal(0.0, 3.0))
+        w = numpyro.sample("w", dist.Normal(0.0, scale))
+        numpyro.sample("coarse", dist.Normal(H(numpyro.sample("weather", prior)) + w, 0.3).to_event(4), obs=y)
+
+    program, _ = bd.read_model(deep, (prior, H), {"y": coarse})
+    theta = {"scale": jnp.asarray(1e-3), "w": jnp.asarray(0.0)}
+    likelihood = CollapsedLikelihood.of(program, prior, theta, ("w",))
+    drawn = jax.vmap(likelihood._draw_w)(jax.random.split(jax.random.key(0), 100))["w"]
+    assert np.abs(drawn).max() < 5e-3  # five standard deviations
+
+
+def test_only_real_parameters_are_collapsed(setting):
+    prior, H, coarse = setting
+    with pytest.raises(bd.ProgramError, match="to collapse, got 'sigma', which cannot be any real number"):
+        bd.GuidedSDE(biased, steps=4, collapse=("sigma",)).run(jax.random.key(0), prior, H, y=coarse, draws=1)
+
+
 def test_a_parameter_that_is_not_there_is_refused(setting):
     prior, H, coarse = setting
     with pytest.raises(bd.ProgramError, match="to collapse, got 'slope'"):
