@@ -1,5 +1,7 @@
 """What `collect` makes of any sampler: the program that was read and no other, and whose draws it goes on with."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,77 @@ class TestTimes:
         with pytest.raises(ValueError, match=r"got one that reads prior.times; read the hour of day"):
             bd.Ensemble(lambda: problem, tmp_path / "members.zarr", members=1, **SPAN)
         assert not (tmp_path / "members.zarr").exists()
+
+
+def programs(what, noise=0.5):
+    """The same program from one place in the source, again and again, as a new process would make it."""
+    scope = {"numpyro": numpyro, "dist": dist, "NOISE": noise}
+    exec(
+        "def program(prior, y, transform=abs):\n"
+        f"    x = {what}\n"
+        "    numpyro.sample('coarse', dist.Normal(x, NOISE).to_event(4), obs=y)\n",
+        scope,
+    )
+    return scope["program"]
+
+
+class TestKeep:
+    weather = "numpyro.sample('weather', prior)"
+
+    def kept(self, folder, prior, model, **kwargs):
+        """How often the sampler was asked for a batch in a run that keeps its batches in `folder`."""
+        program, labels = bd.read_model(model, (prior, Y), kwargs)
+        before = len(list(folder.glob("*.safetensors")))
+        how = {"draws": 2, "batch": 1, "method": "a test", "approximate": False}
+        residual = bd.collect(nothing, KEY, program, labels, keep=folder, **how).stats["coarse_residual"]
+        return len(list(folder.glob("*.safetensors"))) - before, float(residual[0])
+
+    def test_a_run_goes_on_with_its_own_draws_only(self, prior, tmp_path):
+        assert self.kept(tmp_path, prior, programs(self.weather)) == (2, 4.0)
+        assert self.kept(tmp_path, prior, programs(self.weather)) == (0, 4.0)
+        for other in (
+            programs(f"1 - {self.weather}"),  # another likelihood
+            programs(self.weather, noise=0.25),  # another number that it names
+        ):
+            with pytest.raises(ValueError, match="finished draws of another run"):
+                self.kept(tmp_path, prior, other)
+        wider = bd.NoiseLevels(prior.levels.sigma_min, 2 * prior.levels.sigma_max)
+        for changed in (
+            bd.GaussianPrior(prior.field, prior.standardisation, wider, prior.coords),
+            prior.at(prior.times + 366 * DAY),
+        ):
+            with pytest.raises(ValueError, match="finished draws of another run"):
+                self.kept(tmp_path, changed, programs(self.weather))
+
+    def test_functions_among_the_arguments_count_by_what_they_do(self, prior, tmp_path):
+        make = lambda power: lambda x: x**power
+        for transform, new in ((make(2), 2), (make(2), 0)):
+            assert self.kept(tmp_path, prior, programs(self.weather), transform=transform)[0] == new
+        with pytest.raises(ValueError, match="finished draws of another run"):
+            self.kept(tmp_path, prior, programs(self.weather), transform=make(3))
+
+
+def test_fingerprints_differ_where_a_run_would():
+    def factorial(n):
+        return 1 if n == 0 else n * factorial(n - 1)
+
+    class Scale:
+        def __init__(self, by):
+            self.by = by
+
+        def __call__(self, x):
+            return self.by * x
+
+    one = lambda x: bd.fingerprint(x)["sha256"]
+    a = np.arange(6.0)
+    scaled = lambda by: partial(Scale(by), 1.0)
+    things = [
+        {"a": 1.0}, {"b": 1.0}, {"a": 1}, {"a": True}, {"a": None}, {"a": "1.0"}, a, a.reshape(2, 3), a.reshape(3, 2),
+        a.astype(np.float32), a.view("datetime64[s]"), [a, a], KEY, jax.random.key(4), lambda x: x, lambda x: -x,
+        lambda x, y=1: x, lambda x, y=2: x, factorial, Scale, Scale(1.0), Scale(2.0), Scale(1.0).__call__, scaled(1.0),
+        scaled(2.0), jax.jit(lambda x: x + 1), jnp.tanh, jnp.cosh, abs, windowed_prior(), windowed_prior().coords,
+    ]  # fmt: skip
+    assert len({one(thing) for thing in things}) == len(things)
+    assert one(scaled(2.0)) == one(scaled(2.0))
+    assert one(windowed_prior()) == one(windowed_prior())
+    assert one(jax.jit(make := lambda x: x + 1)) == one(jax.jit(make))

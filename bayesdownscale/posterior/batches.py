@@ -1,6 +1,5 @@
 """Many draws in batches of one compiled shape, with progress, and kept on disk as they finish."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from bayesdownscale.data.grid import Coords
+from bayesdownscale.posterior.digest import digest
 from bayesdownscale.prior.checkpoint import load_arrays, load_description, save_checkpoint
 
 PART = "draws"
@@ -74,18 +73,10 @@ def forget(keep: Path) -> None:
 
 
 def fingerprint(*trees: PyTree, **settings: Any) -> dict[str, Any]:
-    """What a run is made of, to tell whether finished batches belong to it: a checksum of all arrays, numbers and
-    labels in `trees` (keys, prior, data), and the `settings`."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(trees):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        if isinstance(leaf, Coords):
-            edges = leaf.grid.lat, leaf.grid.lon, leaf.grid.lat_bounds, leaf.grid.lon_bounds
-            digest.update(b"".join(a.tobytes() for a in (leaf.times, *edges)) + repr(leaf.variables).encode())
-        else:
-            digest.update(leaf.encode() if isinstance(leaf, str) else np.ascontiguousarray(leaf).tobytes())
-    return {"sha256": digest.hexdigest(), **settings}
+    """What a run is made of, to tell whether finished batches belong to it: a checksum of all arrays, numbers, labels
+    and functions in `trees` (keys, prior, data, program) with their places, shapes and types (`digest`), and the
+    `settings`."""
+    return {"sha256": digest(trees), **settings}
 
 
 def finite(tree: PyTree) -> Array:

@@ -18,6 +18,7 @@ from bayesdownscale.data.fields import Fields
 from bayesdownscale.likelihood.graph import model_graph
 from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta, set_field
 from bayesdownscale.posterior.batches import draw_keys, fingerprint, finite, in_batches
+from bayesdownscale.posterior.digest import structure
 from bayesdownscale.posterior.result import Posterior, provenance
 from bayesdownscale.prior.distribution import FieldPrior, UndatedError
 
@@ -88,7 +89,10 @@ def collect(
     static = tuple(sorted((settings or {}).items()))
     given = (unlabelled(prior), program.data if reads_times(program) else unlabelled(program.data), program.given)
     draw_batch = lambda keys: _draw_batch(build, static, abstract, *given, keys)
-    mark = fingerprint(rng_key, prior, program.data, program.given, settings=repr((method, *static, record)))
+    mark = {}
+    if keep is not None:
+        made_of = rng_key, program.model, prior, prior.coords, program.data, program.given, build, static
+        mark = fingerprint(made_of, structure((prior, program.data, static)), repr((method, record)))
     keys = draw_keys(rng_key, draws if chains is None else chains)
     length = 1 if chains is None else draws // chains
     arrays = in_batches(draw_batch, keys, batch, on_batch=lambda n: on_batch(n * length), keep=keep, mark=mark)
