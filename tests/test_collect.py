@@ -31,9 +31,12 @@ def nothing(program, prior):
     return lambda key: {"field": jnp.zeros(prior.event_shape)}
 
 
-def zeros(model, *args, build=nothing, **kwargs):
-    program, labels = bd.read_model(model, args, kwargs)
-    return bd.collect(build, KEY, program, labels, draws=2, method="a test", approximate=False)
+def collected(program, labels, **how):
+    return bd.collect(nothing, KEY, program, labels, method="a test", approximate=False, **{"draws": 2, **how})
+
+
+def zeros(model, *args, **kwargs):
+    return collected(*bd.read_model(model, args, kwargs))
 
 
 def known(prior, y, sigma=0.5):
@@ -109,8 +112,7 @@ class TestKeep:
         """How often the sampler was asked for a batch in a run that keeps its batches in `folder`."""
         program, labels = bd.read_model(model, (prior, Y), kwargs)
         before = len(list(folder.glob("*.safetensors")))
-        how = {"draws": 2, "batch": 1, "method": "a test", "approximate": False}
-        residual = bd.collect(nothing, KEY, program, labels, keep=folder, **how).stats["coarse_residual"]
+        residual = collected(program, labels, keep=folder, batch=1).stats["coarse_residual"]
         return len(list(folder.glob("*.safetensors"))) - before, float(residual[0])
 
     def test_a_run_goes_on_with_its_own_draws_only(self, prior, tmp_path):
@@ -136,6 +138,55 @@ class TestKeep:
             assert self.kept(tmp_path, prior, programs(self.weather), transform=transform)[0] == new
         with pytest.raises(ValueError, match="finished draws of another run"):
             self.kept(tmp_path, prior, programs(self.weather), transform=make(3))
+
+
+class TestDensity:
+    def test_data_without_a_density_are_never_silent(self, prior):
+        def noisy(prior, y):
+            x = numpyro.sample("weather", prior)
+            sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+            numpyro.sample("coarse", dist.Normal(x, sigma).to_event(4), obs=y)
+
+        for sigma in (0.0, -1.0):
+            program, labels = bd.read_model(noisy, (prior, Y), {})
+            with pytest.raises(FloatingPointError, match=r"expected data with a density .* each of 2 draws; check"):
+                collected(program.fix({"sigma": sigma}), labels)
+
+    @pytest.mark.filterwarnings("ignore:Out-of-support")  # NumPyro's own, once at most
+    def test_data_outside_the_support_are_never_silent(self, prior):
+        def rain(prior, y):
+            x = numpyro.sample("weather", prior)
+            numpyro.sample("coarse", dist.Gamma(2.0, jnp.exp(-x)).to_event(4), obs=y)
+
+        with pytest.raises(FloatingPointError, match="check the support of the data, their units"):
+            zeros(rain, prior, -Y)
+
+    def test_draws_that_exclude_the_data_are_marked(self, prior):
+        """Draws of which every other lies outside the support of what was seen."""
+
+        def within(prior, y):
+            x = numpyro.sample("weather", prior)
+            numpyro.sample("coarse", dist.Uniform(x - 3, x + 3).to_event(4), obs=y)
+
+        def build(program, prior):
+            moved = jnp.asarray([0.0, 9.0, jnp.nan, 4.0])[:, None, None, None, None]
+            return lambda key: {"field": moved + jnp.zeros((4, *prior.event_shape))}
+
+        program, labels = bd.read_model(within, (prior, Y), {})
+        with pytest.warns(RuntimeWarning) as told:
+            made = bd.collect(build, KEY, program, labels, draws=4, chains=1, method="a test", approximate=False)
+        assert sorted(str(w.message)[:22] for w in told) == ["1 of 4 draws are not f", "given 1 of 4 draws the"]
+        np.testing.assert_array_equal(made.stats["diverging"], [False, True, True, False])
+        assert set(made.stats) == {"diverging", "coarse_residual"}
+
+    def test_missing_data_have_one(self, prior):
+        def gaps(prior, y):
+            x = numpyro.sample("weather", prior)
+            numpyro.sample("coarse", dist.Normal(x, 0.5).mask(jnp.isfinite(y)).to_event(4), obs=y)
+
+        made = zeros(gaps, prior, Y.at[0].set(jnp.nan))
+        assert not made.stats["diverging"].any()
+        assert np.isnan(made.log_likelihood["coarse"][:, 0]).all()
 
 
 def test_fingerprints_differ_where_a_run_would():

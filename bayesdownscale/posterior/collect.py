@@ -3,6 +3,7 @@
 import inspect
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def collect(
     arrays = in_batches(draw_batch, keys, batch, on_batch=lambda n: on_batch(n * length), keep=keep, mark=mark)
     if chains is not None:
         arrays = {k: v.reshape(-1, *v.shape[2:]) for k, v in arrays.items()}
+    check_density(arrays.pop("impossible"))
     part = lambda name: {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
     n = arrays["field"].shape[0]
     fixed = {k: np.broadcast_to(v, (n, *np.shape(v))) for k, v in program.given.items()}
@@ -139,8 +141,11 @@ def _draw_batch(
 
         def of_one(x: Array, theta: Theta) -> dict[str, Array]:
             pointwise = {f"log_likelihood/{name}": value for name, value in program.pointwise(x, theta).items()}
-            stats = {"coarse_residual": coarse_residual(program, x, theta), "diverging": ~finite((x, theta))}
-            return {f"stats/{name}": value for name, value in stats.items()} | pointwise
+            density, drawn = finite(program.log_likelihood(x, theta)), finite((x, theta))
+            stats = {"coarse_residual": coarse_residual(program, x, theta), "diverging": ~(drawn & density)}
+            return (
+                {f"stats/{name}": value for name, value in stats.items()} | pointwise | {"impossible": drawn & ~density}
+            )
 
         found = (jax.vmap(of_one) if fields.ndim == 5 else of_one)(fields, theta)
         if "stats/diverging" in arrays:  # of a sampler that has its own reasons, such as NUTS
@@ -148,6 +153,22 @@ def _draw_batch(
         return arrays | found
 
     return jax.vmap(with_stats)(keys)
+
+
+def check_density(impossible: np.ndarray) -> None:
+    """Raise or warn where the data have no density given what was drawn, `impossible` (draw,) bool."""
+    if impossible.all():
+        raise FloatingPointError(
+            f"expected data with a density under the program, got none (zero or not a number) given each of "
+            f"{impossible.size} draws; check the support of the data, their units and the noise scale"
+        )
+    if impossible.any():
+        warnings.warn(
+            f"given {int(impossible.sum())} of {impossible.size} draws the data have no density (zero or not a number) "
+            "under the program; these draws are among those marked in sample_stats.diverging and must not be used",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def coarse_residual(program: Program, x: Array, theta: Theta) -> Array:
