@@ -213,3 +213,66 @@ def test_fingerprints_differ_where_a_run_would():
     assert one(scaled(2.0)) == one(scaled(2.0))
     assert one(windowed_prior()) == one(windowed_prior())
     assert one(jax.jit(make := lambda x: x + 1)) == one(jax.jit(make))
+
+
+class TestLabels:
+    def fields(self, prior, days=0, n=3, grid=None):
+        coords = bd.Coords(prior.times[:n] + days * DAY, prior.variables, grid or prior.grid)
+        return bd.Fields(np.ones(coords.shape, np.float32), coords)
+
+    def test_each_site_has_its_own(self, prior):
+        """Three sites with the same values: two at the same places and times, one days later in the same shape; and one
+        of another shape."""
+
+        def several(prior, y, later, shorter):
+            x = numpyro.sample("weather", prior)
+            numpyro.sample("late", dist.Normal(x, 1.0).to_event(4), obs=later)
+            numpyro.sample("coarse", dist.Normal(x, 1.0).to_event(4), obs=y)
+            numpyro.sample("again", dist.Normal(x, 2.0).to_event(4), obs=y)
+            numpyro.sample("short", dist.Normal(x[:2], 1.0).to_event(4), obs=shorter)
+
+        given = self.fields(prior), self.fields(prior, 5), self.fields(prior, 9, 2)
+        made = zeros(several, prior, *given)
+        tree = made.to_datatree()
+        seen = tree["observed_data"]
+        assert seen["again"].dims == seen["coarse"].dims == ("time_coarse", "variable", "lat_coarse", "lon_coarse")
+        assert seen["late"].dims == ("time_late", "variable_late", "lat_late", "lon_late")
+        for name, site in (("coarse", "coarse"), ("late", "late"), ("short", "short")):
+            want = given[("coarse", "late", "short").index(site)].times
+            np.testing.assert_array_equal(seen[f"time_{name}"], want)
+        assert tree["log_likelihood"]["short"].dims == ("chain", "draw", *seen["short"].dims)
+        assert tree["log_likelihood"]["short"].shape == (1, 2, 2, 1, 4, 4)
+        back = bd.Posterior.from_datatree(tree)
+        place = lambda labels: {name: (f.times.tolist(), f.grid) for name, f in labels.items()}
+        assert place(back.labels) == place(made.labels)
+        assert back.to_datatree().identical(tree)
+
+    def test_what_a_program_computes_is_labelled_where_that_is_certain(self, prior):
+        def roots(prior, y, z):
+            x = numpyro.sample("weather", prior)
+            numpyro.sample("coarse", dist.Normal(x, 1.0).to_event(4), obs=jnp.sqrt(y))
+            numpyro.sample("mean", dist.Normal(x.mean(), 1.0), obs=jnp.mean(z))
+
+        here, later = self.fields(prior), self.fields(prior, 5)
+        assert bd.read_model(roots, (prior, here, here), {})[1].keys() == {"coarse"}
+        assert bd.read_model(roots, (prior, here, Y), {})[1]["coarse"].coords == here.coords
+        assert not bd.read_model(roots, (prior, here, later), {})[1]
+
+
+@pytest.mark.parametrize(("name", "what"), [("t2m", "a variable"), ("time", "a coordinate")])
+def test_a_parameter_needs_a_name_of_its_own(prior, name, what):
+    def model(prior, y):
+        x = numpyro.sample("weather", prior)
+        bias = numpyro.sample(name, dist.Normal(0.0, 1.0))
+        numpyro.sample("coarse", dist.Normal(x + bias, 1.0).to_event(4), obs=y)
+
+    with pytest.raises(ValueError, match=f"site '{name}': expected a name of its own .* that of {what} of the field"):
+        bd.read_model(model, (prior, Y), {})
+
+
+@pytest.mark.parametrize("when", [np.datetime64("2020-01-01"), np.arange(2).astype("timedelta64[h]")])
+def test_dates_among_the_arguments_are_one_sentence(prior, when):
+    with pytest.raises(ValueError, match=r"expected numbers among the arguments .*64\[.* bd.Coords"):
+        bd.read_model(lambda prior, y, times: known(prior, y), (prior, Y, when), {})
+    labels = bd.Coords(prior.times, prior.variables, prior.grid)
+    bd.read_model(lambda prior, y, labels: known(prior, y), (prior, Y, labels), {})

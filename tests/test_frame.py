@@ -36,7 +36,7 @@ def posterior(coarse=COARSE, draws=2):
     seen = conservative_mean(fine, coarse)
     fields = fine.values + np.float32(0.1) * np.arange(draws)[:, None, None, None, None]
     unmarked = {"diverging": np.zeros(draws, bool)}
-    return Posterior("weather", fields, {}, unmarked, {"coarse": seen.values}, fine.coords, [seen]), fine
+    return Posterior("weather", fields, {}, unmarked, {"coarse": seen.values}, fine.coords, {"coarse": seen}), fine
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_poles_of_input_and_fields_survive_a_tree():
         made, _ = posterior(near)
         back = Posterior.from_datatree(made.to_datatree())
         assert back.coords.grid.pole == POLE
-        assert back.labels[0].grid.pole == pole
+        assert back.labels["coarse"].grid.pole == pole
         field = read_fields(made.to_datatree())[0][0]
         assert grid_of(field.ensemble).pole == POLE
         assert grid_of(field.coarse).pole == pole

@@ -134,7 +134,7 @@ def test_posterior_and_datatree_convert_both_ways(guided, tmp_path):
     again = Posterior.from_datatree(xr.open_datatree(tmp_path / "posterior.zarr", engine="zarr", consolidated=False))
     np.testing.assert_array_equal(again.fields, guided[1].fields)
     np.testing.assert_array_equal(again.observed["coarse"], guided[1].observed["coarse"])
-    assert again.labels[0].times.tolist() == guided[1].labels[0].times.tolist()
+    assert again.labels["coarse"].times.tolist() == guided[1].labels["coarse"].times.tolist()
     with pytest.raises(bd.DataError, match="expected fields"):
         Posterior.from_datatree(xr.DataTree.from_dict({"/posterior": xr.Dataset()}))
 

@@ -23,16 +23,55 @@ from bayesdownscale.posterior.digest import structure
 from bayesdownscale.posterior.result import Posterior, provenance
 from bayesdownscale.prior.distribution import FieldPrior, UndatedError
 
+AXES = {"chain", "draw", "time", "lat", "lon"}  # of the fields in a result
+
 is_field = lambda fn: isinstance(fn, FieldPrior)
 
 
-def read_model(model: Callable, args: tuple, kwargs: dict) -> tuple[Program, list[Fields]]:
-    """The program of a model called with `args` and `kwargs`, data included, and the `Fields` among them (the model
-    sees their values; the labels go into the result)."""
+def read_model(model: Callable, args: tuple, kwargs: dict) -> tuple[Program, dict[str, Fields]]:
+    """The program of a model called with `args` and `kwargs`, data included, and the `Fields` that its sites observe
+    by name (the model sees their values; the labels go into the result).
+
+    **Raises** `ProgramError` for a program that cannot be read, for dates among the arguments, which no compiled
+    function takes, and for a parameter with the name of a physical variable or coordinate of the field.
+    """
     as_leaf = lambda a: isinstance(a, Fields)
-    labels = [a for a in jax.tree.leaves((args, kwargs), is_leaf=as_leaf) if as_leaf(a)]
-    args, kwargs = jax.tree.map(lambda a: jnp.asarray(a.values) if as_leaf(a) else a, (args, kwargs), is_leaf=as_leaf)
-    return Program(model, args, kwargs, is_field), labels
+    leaves, form = jax.tree.flatten((args, kwargs), is_leaf=as_leaf)
+    for leaf in leaves:
+        if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "mM":
+            raise ProgramError(
+                f"expected numbers among the arguments of the model, got {leaf.dtype} of shape {leaf.shape}; define "
+                "the model where these times are known and use them there, or give them in bd.Coords"
+            )
+    seen = [jnp.asarray(leaf.values) if as_leaf(leaf) else leaf for leaf in leaves]
+    args, kwargs = jax.tree.unflatten(form, seen)
+    program = Program(model, args, kwargs, is_field)
+    names = {variable.name for variable in program.prior.variables}
+    for name in program.latents:
+        if name in names | AXES:
+            what = "a variable" if name in names else "a coordinate"
+            raise ProgramError(
+                f"site {name!r}: expected a name of its own for a parameter, got that of {what} of the field; rename it"
+            )
+    return program, _labels(program, [(a, b) for a, b in zip(seen, leaves, strict=True) if as_leaf(b)])
+
+
+def _labels(program: Program, given: list[tuple[Array, Fields]]) -> dict[str, Fields]:
+    """The `Fields` of each site that observes some: those of its very array, or else, where the model computes what
+    it observes, the only ones of that shape."""
+    if not given:
+        return {}
+    bare = handlers.seed(set_field(program.model, jnp.zeros(program.shape), is_field), rng_seed=0)
+    args, kwargs = program.data
+    sites = handlers.trace(bare).get_trace(*args, **kwargs)
+    labels = {}
+    for name in program.observed:
+        value = sites[name]["value"]
+        same = [fields for array, fields in given if array is value]
+        same = same or [fields for array, fields in given if array.shape == jnp.shape(value)]
+        if same and all(fields.coords == same[0].coords for fields in same):
+            labels[name] = same[0]
+    return labels
 
 
 def source_of(model: Callable) -> str:
@@ -66,7 +105,7 @@ def collect(
     build: Callable[..., Callable[[Array], dict[str, Array]]],
     rng_key: Array,
     program: Program,
-    labels: list[Fields],
+    labels: dict[str, Fields],
     *,
     draws: int,
     batch: int = 16,

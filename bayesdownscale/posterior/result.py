@@ -16,6 +16,7 @@ from bayesdownscale.data.results import coords_of
 from bayesdownscale.data.rotated import RotatedPole
 
 CHUNK = 2**24  # bytes of a field in one piece of a Zarr store, about
+AXES = ("time", "variable", "lat", "lon")
 COARSE_DIMS = ("time_coarse", "variable", "lat_coarse", "lon_coarse")
 PACKAGES = ("jax", "equinox", "diffrax", "numpyro")
 STATS = {
@@ -36,8 +37,8 @@ class Posterior:
     """Draws from p(x, theta | y).
 
     `field_name`: the field's site; `fields` (draw, time, variable, lat, lon) in physical units; `theta`: each
-    (draw, ...); `stats`: each (draw,); `observed`: the data of each observed site; `labels`: the `Fields` that
-    were given as data, for their coordinates; `attrs`: provenance; `chains`: in how many runs of the same length
+    (draw, ...); `stats`: each (draw,); `observed`: the data of each observed site; `labels`: the `Fields`
+    that a site observes, for their coordinates; `attrs`: provenance; `chains`: in how many runs of the same length
     the draws were made, one after the other; `log_likelihood`: the density of each datum of each observed site
     (draw, ...), NaN where missing, for leave-one-out.
     """
@@ -48,7 +49,7 @@ class Posterior:
     stats: dict[str, np.ndarray]
     observed: dict[str, np.ndarray]
     coords: Coords
-    labels: list[Fields] = field(default_factory=list)
+    labels: dict[str, Fields] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     chains: int = 1
     log_likelihood: dict[str, np.ndarray] = field(default_factory=dict)
@@ -128,7 +129,7 @@ class Posterior:
             stats=by_site(group("sample_stats")),
             observed={str(name): array.values for name, array in observed.data_vars.items()},
             coords=coords,
-            labels=[labelled for array in observed.data_vars.values() if (labelled := _labelled(array))],
+            labels={str(name): found for name, array in observed.data_vars.items() if (found := _labelled(array))},
             attrs=attrs,
             chains=posterior.sizes["chain"],
             log_likelihood=by_site(group("log_likelihood")),
@@ -136,31 +137,39 @@ class Posterior:
 
     def _observed_data(self) -> xr.Dataset:
         data, coords = {}, {}
+        dims = _dims_by_site(self.labels)
         for name, value in self.observed.items():
-            match = [f for f in self.labels if f.values.shape == value.shape]
-            if match:
-                labels = match[0].coords
-                dims = COARSE_DIMS
-                place = labels.to_xarray()
-                for axis in ("time", "lat", "lon"):
-                    coords[f"{axis}_coarse"] = (f"{axis}_coarse", place[axis].values, place[axis].attrs)
-                coords["variable"] = ("variable", [v.name for v in labels.variables])
+            if name in self.labels:
+                labels, place = self.labels[name].coords, self.labels[name].coords.to_xarray()
+                time, variable, lat, lon = dims[name]
+                for dim, axis in ((time, "time"), (lat, "lat"), (lon, "lon")):
+                    coords[dim] = (dim, place[axis].values, place[axis].attrs)
+                coords[variable] = (variable, [v.name for v in labels.variables])
                 units = {v.units for v in labels.variables}
-                data[name] = (dims, value, {"units": units.pop()} if len(units) == 1 else {})
+                data[name] = (dims[name], value, {"units": units.pop()} if len(units) == 1 else {})
             else:
                 data[name] = (tuple(f"{name}_dim_{i}" for i in range(value.ndim)), value)
         return xr.Dataset(data, coords)
 
 
+def _dims_by_site(labels: dict[str, Fields]) -> dict[str, tuple[str, ...]]:
+    """The dimensions of each labelled site: `COARSE_DIMS` for the first and all with its coordinates, names of their
+    own for others."""
+    first = "coarse" if "coarse" in labels else next(iter(labels), "")
+    own = lambda name: tuple(f"{axis}_{name}" for axis in AXES)
+    return {name: COARSE_DIMS if f.coords == labels[first].coords else own(name) for name, f in labels.items()}
+
+
 def _labelled(site: xr.DataArray) -> Fields | None:
     """The data of a site with their coordinates; None for one without."""
-    if site.dims != COARSE_DIMS or not set(COARSE_DIMS) <= set(site.coords):
+    named = site.dims in (COARSE_DIMS, tuple(f"{axis}_{site.name}" for axis in AXES))
+    if not (named and set(site.dims) <= set(site.coords)):
         return None
+    time, variable, lat, lon = (site[dim] for dim in site.dims)
     units = str(site.attrs.get("units", ""))
-    variables = tuple(Variable(str(name), units) for name in site["variable"].values)
-    pole = RotatedPole.from_attrs(site["lat_coarse"].attrs)
-    grid = Grid(site["lat_coarse"].values, site["lon_coarse"].values, pole=pole)
-    return Fields(site.values, Coords(site["time_coarse"].values, variables, grid))
+    variables = tuple(Variable(str(name), units) for name in variable.values)
+    grid = Grid(lat.values, lon.values, pole=RotatedPole.from_attrs(lat.attrs))
+    return Fields(site.values, Coords(time.values, variables, grid))
 
 
 def provenance(method: str, **settings: Any) -> dict[str, Any]:
