@@ -7,6 +7,7 @@ import numpyro
 import pytest
 from numpyro import handlers
 from numpyro.infer import Predictive
+from problems import small_prior
 from scipy.stats import multivariate_normal
 
 from bayesdownscale.data.grid import Coords, Grid, Variable
@@ -173,6 +174,18 @@ class TestTimes:
         np.testing.assert_allclose(later.log_prob(x), gaussian_prior.log_prob(x), rtol=1e-3)
         with pytest.raises(ValueError, match="expected at most 3 times, all this prior describes, got 5"):
             gaussian_prior.at(gaussian_prior.times[0] + HOUR * np.arange(5))
+
+    def test_a_prior_of_one_time(self):
+        """It can be moved, and asks for one time where it is given more."""
+        prior = small_prior(1)
+        noon = prior.times + 12 * HOUR
+        for later in (prior.at(noon), prior.spanning(noon)):
+            np.testing.assert_array_equal(later.times, noon)
+            np.testing.assert_array_equal(later.context.hour, [12])
+        with pytest.raises(ValueError, match="expected at most 1 times, all this prior describes, got 2"):
+            prior.at(prior.times + HOUR * np.arange(2))
+        with pytest.raises(ValueError, match="expected data at one time, as this prior describes one and no spacing"):
+            prior.spanning(prior.times + HOUR * np.arange(2))
 
 
 class TestStandardisation:

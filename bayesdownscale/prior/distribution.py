@@ -156,10 +156,11 @@ class FieldPrior(dist.Distribution):
         return prior
 
     def at(self, times: np.ndarray) -> "FieldPrior":
-        """The same prior over other `times` (n_time,) datetime64, spaced as in training."""
+        """The same prior over other `times` (n_time,) datetime64, spaced as in training; a prior of one time knows of
+        no spacing. Raises `ValueError` for other spacings and lengths."""
         times = np.asarray(times, dtype="datetime64[ns]")
         spacing, wanted = np.unique(np.diff(self.times)), np.unique(np.diff(times))
-        if wanted.size != 1 or wanted[0] != spacing[0]:
+        if spacing.size and (wanted.size != 1 or wanted[0] != spacing[0]):
             raise ValueError(
                 f"expected times spaced by {spacing[0] / np.timedelta64(1, 'h'):g} h as in training, got "
                 f"{[float(w / np.timedelta64(1, 'h')) for w in wanted]} h; ask for evenly spaced times"
@@ -187,9 +188,16 @@ class FieldPrior(dist.Distribution):
 
     def spanning(self, coarse_times: np.ndarray) -> "FieldPrior":
         """The same prior over evenly spaced times from the first to the last of `coarse_times`, extended where
-        the prior's window is longer."""
-        step = np.diff(self.times)[0]
+        the prior's window is longer. Raises `ValueError` as `at`, and for several times where the prior has but one."""
         first, last = coarse_times.min(), coarse_times.max()
+        if self.times.size == 1:
+            if first != last:
+                raise ValueError(
+                    f"expected data at one time, as this prior describes one and no spacing, got {first} to {last}; "
+                    "choose one time, or take a prior of several"
+                )
+            return self.at(np.array([first]))
+        step = np.diff(self.times)[0]
         n = max(int((last - first) // step) + 1, self.lengths[0])
         return self.at(first + step * np.arange(n))
 
