@@ -8,11 +8,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from ensembles import SPAN, data, windowed_prior
+from ensembles import EVERY, SPAN, data, windowed_prior
 from problems import tiny_prior
 
 import bayesdownscale as bd
 from bayesdownscale.ensemble.problem import CoarseInMemory, Problem
+from bayesdownscale.ensemble.solve import Solver
 from bayesdownscale.posterior import collect as module
 from bayesdownscale.prior.distribution import UndatedError
 
@@ -81,16 +82,45 @@ class TestTimes:
             with pytest.raises(UndatedError, match=r"expected a program that is the same for every span of time"):
                 read()
 
-    def test_an_ensemble_refuses_it_before_anything_is_written(self, tmp_path):
-        def dated(prior, H, y):
-            x = numpyro.sample("weather", prior)
-            sigma = 0.1 if prior.times[0] < np.datetime64("2021") else 1.0
-            numpyro.sample("coarse", dist.Normal(H(x), sigma).mask(jnp.isfinite(y)).to_event(4), obs=y)
 
-        problem = Problem(windowed_prior(), CoarseInMemory(data(21)[1]), dated, {})
-        with pytest.raises(ValueError, match=r"got one that reads prior.times; read the hour of day"):
-            bd.Ensemble(lambda: problem, tmp_path / "members.zarr", members=1, **SPAN)
-        assert not (tmp_path / "members.zarr").exists()
+def of_sites(prior, H, y, sigma):
+    x = numpyro.sample("weather", prior)
+    numpyro.sample("coarse", dist.Normal(H(x), sigma).mask(jnp.isfinite(y)).to_event(4), obs=y)
+
+
+class TestEnsembles:
+    """One compiled function draws all spans, so a program may not depend on the date."""
+
+    def problem(self, model, **settings):
+        return Problem(windowed_prior(), CoarseInMemory(data(21)[1]), model, settings)
+
+    def test_dates_are_refused_before_anything_is_written(self, tmp_path):
+        def by_prior(prior, H, y):
+            of_sites(prior, H, y, 0.1 if prior.times[0] < np.datetime64("2021") else 1.0)
+
+        def by_month(prior, H, y, coords):
+            july = coords.times.astype("datetime64[M]").astype(int) % 12 == 6
+            of_sites(prior, H, y, jnp.where(july, 0.1, 1.0)[:, None, None, None])
+
+        for model, got in ((by_prior, "reads prior.times"), (by_month, "depends on the date")):
+            with pytest.raises(ValueError, match=rf"got one that {got}; read the hour of day"):
+                bd.Ensemble(lambda model=model: self.problem(model), tmp_path / "all.zarr", members=1, **SPAN)
+            assert not (tmp_path / "all.zarr").exists()
+
+    def test_differences_of_times_are_the_data_s(self, tmp_path):
+        """Noise that grows with the hours of a block, which a program reads from `coords` or gets as numbers."""
+
+        def by_lag(prior, H, y, coords):
+            hours = (coords.times - coords.times[0]) / np.timedelta64(1, "h")
+            of_sites(prior, H, y, jnp.asarray(1.0 + hours)[:, None, None, None])
+
+        def by_hours(prior, H, y, hours):
+            of_sites(prior, H, y, 1.0 + hours[:, None, None, None])
+
+        plan = bd.Ensemble(lambda: self.problem(by_lag), tmp_path / "all.zarr", members=1, **SPAN).plan
+        given = self.problem(by_hours, hours=jnp.arange(plan.rows) * float(EVERY))
+        draw = lambda problem: Solver(problem, plan, steps=2, seed=0)([0], 1)
+        np.testing.assert_allclose(draw(self.problem(by_lag)), draw(given), atol=1e-3)
 
 
 def programs(what, noise=0.5):

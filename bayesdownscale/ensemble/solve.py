@@ -68,6 +68,8 @@ class Solver:
         ends = seen + plan.mean * step
         in_time = time_mean(fine, np.stack([seen, ends], axis=1)) if plan.mean else snapshots(fine, seen)
         self.operator = area_mean(prior.grid, coarse.grid) @ in_time
+        if problem.wants_coords:
+            self._check_dates()
 
     def data(self, span: int) -> np.ndarray:
         """The coarse values of a block: (row, variable, lat, lon), NaN where there are none."""
@@ -84,7 +86,7 @@ class Solver:
         data: dict[str, Any] = {"y": jnp.asarray(self.data(span)), **self.problem.settings}
         if self.problem.wants_coords:  # times counted from 1970, so that all blocks share one compiled function
             labels = self.problem.coarse.coords
-            times = np.datetime64(0, "ns") + self._label + plan.times(0, plan.rows, plan.every) - plan.times(0, 1)
+            times = np.datetime64(0, "ns") + self._label + (plan.times(0, plan.rows, plan.every) - plan.times(0, 1))
             data["coords"] = Coords(times, labels.variables, labels.grid)
         program = Program(self.problem.model, (prior.unlabelled(), self.operator), data, is_field)
         if program.latents:
@@ -93,6 +95,23 @@ class Solver:
                 "a short span with `downscale` and fix them here, such as --set sigma=0.1"
             )
         return prior, program
+
+    def _check_dates(self) -> None:
+        """Raise `ValueError` for a program that depends on the date in `coords`, which it does not get: seen here as
+        densities that change with the month, the hour or the day of the week."""
+        prior, program = self.program(0)
+        args, data = program.data
+        x = prior.standardisation.backward(jax.random.normal(jax.random.key(0), prior.event_shape), prior.context)
+        coords, densities = data["coords"], []
+        for k in range(12):
+            later = dataclasses.replace(coords, times=coords.times + k * np.timedelta64(30 * 24 + 12, "h"))
+            densities.append(program.bind((args, data | {"coords": later})).log_likelihood(x))
+        if not np.array_equal(densities, densities[:1] * 12, equal_nan=True):
+            raise ValueError(
+                "expected a program that depends on coords.times by their differences only, as times are counted from "
+                "each block's start in an ensemble, got one that depends on the date; read the hour of day and day of "
+                "year of each time step from prior.context"
+            )
 
     def __call__(self, members: np.ndarray | list[int], span: int) -> Float[Array, "member time variable lat lon"]:
         """The `members` over a span, in physical units: (member, span, variable, lat, lon), with the steps after the
