@@ -1,7 +1,7 @@
 """How far the fast sampler is from the exact posterior: guided draws move by an exact kernel, and are watched."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +13,7 @@ from jaxtyping import Array
 from bayesdownscale.likelihood.program import Program, Theta
 from bayesdownscale.posterior.batches import draw_keys, in_batches
 from bayesdownscale.posterior.collect import read_model
+from bayesdownscale.posterior.drift import MOVED, drift, error_of_mean, in_scales
 from bayesdownscale.posterior.guidance import AbstractGuidance, MomentMatching
 from bayesdownscale.posterior.guided import guided_sampler
 from bayesdownscale.posterior.kernels import AbstractFieldKernel, NoiseDenoiseMH, twisted_smc
@@ -22,9 +23,9 @@ from bayesdownscale.prior.distribution import FieldPrior
 
 CELLS = 256  # at random, watched besides the parameters
 SOLID = 0.7  # Pareto k up to which importance weights can be trusted (Vehtari et al. 2024)
+FEWEST = 4  # chains for a standard error
 ENOUGH = 25  # chains for the tail of their weights to be fitted
 WARMUP = 100  # steps in which the kernel is tuned
-MOVED = 0.1  # share of a chain's memory that must be gone for its drift to be extrapolated
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Check:
 
     `mean_error`, `mean_error_se`: the root mean square over cells of the error of the guided mean; `sd_ratio`,
     `sd_ratio_se`: the mean over cells of guided over exact standard deviation; `parameters`: for each parameter
-    (error, standard error) of its mean; `forgotten`: the share of a draw that the exact kernel replaced;
+    (error, standard error) of its mean; `domain`: the same for the mean of each variable over the domain and all
+    times; `forgotten`: the share that the exact kernel replaced of what it replaced least of: a scale of the draws, see
+    `posterior_check`, or a parameter;
     `pareto_k` of the weights of guided paths, None where there are unknown parameters or fewer than 25 chains;
     `chains` and `steps` of the kernel.
     """
@@ -47,20 +50,23 @@ class Check:
     pareto_k: float | None
     chains: int
     steps: int
+    domain: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.forgotten < MOVED:
             return (
-                f"The exact kernel replaced only {self.forgotten:.0%} of the guided draws in {self.steps} steps "
-                f"({self.chains} chains): how far they are from the exact posterior is not known; ask for more steps."
+                f"The exact kernel replaced only {self.forgotten:.0%} of the slowest part of the guided draws in "
+                f"{self.steps} steps ({self.chains} chains): how far they are from the exact posterior is not known; "
+                "ask for more steps."
             )
         sentence = (
             f"Guided draws differ from the exact posterior under the learned prior by {self.mean_error:.2f} +- "
             f"{self.mean_error_se:.2f} posterior standard deviations in the mean (root mean square over cells), and "
             f"are {self.sd_ratio:.2f} +- {self.sd_ratio_se:.2f} times as wide, as {self.steps} steps of an exact "
-            f"kernel on {self.chains} chains show, which replaced {self.forgotten:.0%} of each draw."
+            f"kernel on {self.chains} chains show, which replaced {self.forgotten:.0%} of each draw at least."
         )
-        for name, (error, se) in self.parameters.items():
+        means = {f"{name} over the domain and all times": found for name, found in self.domain.items()}
+        for name, (error, se) in {**means, **self.parameters}.items():
             sentence += f" {name}: {error:+.2f} +- {se:.2f} standard deviations in the mean."
         if self.pareto_k is not None:
             verdict = "can be trusted" if self.pareto_k <= SOLID else "cannot be trusted"
@@ -92,63 +98,42 @@ def posterior_check(
         (mean f_0 - mean f_n) / (1 - rho^n),
 
     rho^n the slope of f_n on f_0, paired, hence precisely and long before the chain has converged; likewise the
-    variance with rho^2n. The root mean square over cells has its Monte-Carlo part taken off. Exact means invariant
-    under the learned, discretised prior (see the kernel). `batch` chains are in memory at once, `on_batch` hears how
-    many are done. The check costs `chains` x (`guided_steps` + `steps` x evaluations of a step): choose both for a
+    variance with rho^2n. A kernel forgets large scales and what is not observed more slowly, so a field is split into
+    `SCALES`, each with a slope of its own for each time and variable, and the error of a cell is the sum of theirs.
+    Where less than a tenth is forgotten the extrapolation stops at ten times the change. The root mean square over
+    cells has its Monte-Carlo part taken off. Exact means invariant under the learned, discretised prior (see the
+    kernel). `batch` chains are in memory at once, `on_batch` hears how many are done. Raises `ValueError` for fewer
+    than 4 `chains`. The check costs `chains` x (`guided_steps` + `steps` x evaluations of a step): choose both for a
     large prior, and a subset of its data or a shorter span of time if that is too much.
     """
+    if chains < FEWEST:
+        raise ValueError(f"expected at least {FEWEST} chains for a standard error, got {chains}")
     program, _ = read_model(model, args, kwargs)
     program = program.fix(theta or {})
     prior = program.prior
     settings = (guidance, guided_steps, sweeps, kernel)
     given = program.abstract(), prior, program.data, program.given
-    pilot_key, rng_key = jax.random.split(rng_key)
-    _, tuned = _chains(*given, settings, WARMUP, None, draw_keys(pilot_key, 1))
+    k_pilot, k_chains, k_paths = jax.random.split(rng_key, 3)
+    _, tuned = _chains(*given, settings, WARMUP, None, draw_keys(k_pilot, 1))
     draw_batch = lambda keys: _chains(*given, settings, steps, tuned, keys)[0]
-    moved = in_batches(draw_batch, draw_keys(rng_key, chains), batch, on_batch=on_batch)
+    moved = in_batches(draw_batch, draw_keys(k_chains, chains), batch, on_batch=on_batch)
     chosen = np.random.default_rng(0).permutation(int(np.prod(prior.event_shape)))[:CELLS]
-    cells = lambda name: moved[name].reshape(chains, -1)[:, chosen].astype(np.float64)
-    error, error_se, ratio, ratio_se, forgotten = drift(cells("field_0"), cells("field_n"))
-    parameters = {}
-    for name in program.latents:
-        first, last = (moved[f"{name}_{i}"].reshape(chains, -1).astype(np.float64) for i in "0n")
-        b, se, *_ = _errors(first, last)
-        parameters[name] = (float(b.mean()), float(np.sqrt(np.mean(se**2))))
+    group = chosen // int(np.prod(prior.event_shape[2:]))  # time and variable
+    first, last = (in_scales(moved[name], chosen) for name in ("field_0", "field_n"))
+    error, error_se, ratio, ratio_se, forgotten = drift(first, last, group)
+    domain = {v.name: error_of_mean(*(moved[f"field_{i}"][:, :, k].mean((1, 2, 3))[:, None] for i in "0n"))
+              for k, v in enumerate(prior.variables)}  # fmt: skip
+    vectors = {name: [moved[f"{name}_{i}"].reshape(chains, -1) for i in "0n"] for name in program.latents}
+    parameters = {name: error_of_mean(*ends) for name, ends in vectors.items()}
+    forgotten = min([forgotten, *(left for _, _, left in (domain | parameters).values())])
     pareto_k = None
     if not program.latents and chains >= ENOUGH:
-        weights = _path_weights(*given, guidance, guided_steps, chains, rng_key)
+        weights = _path_weights(*given, guidance, guided_steps, chains, k_paths)
         pareto_k = float(array_stats.psislw(np.asarray(weights, np.float64))[1])
-    return Check(error, error_se, ratio, ratio_se, parameters, forgotten, pareto_k, chains, steps)
-
-
-def _errors(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """For f_0 and f_n (chain, functional): error of the mean in standard deviations, its standard error, ratio of
-    standard deviations, each (functional,), and 1 - rho^n, with rho^n the slope of f_n on f_0 (their median)."""
-    n, (a, b) = first.shape[0], (first - first.mean(0), last - last.mean(0))
-    before, after = (a**2).mean(0), (b**2).mean(0)
-    slope = float(np.clip(np.median((a * b).mean(0) / before), 0.0, 0.999))
-    variance = np.maximum((after - slope**2 * before) / (1 - slope**2), 1e-6 * after)
-    change = (first - last) / np.sqrt(variance) / (1 - slope)
-    return change.mean(0), change.std(0, ddof=1) / np.sqrt(n), np.sqrt(before / variance), 1 - slope
-
-
-def drift(first: np.ndarray, last: np.ndarray) -> tuple[float, float, float, float, float]:
-    """(error of the mean, its standard error, ratio of standard deviations, its standard error, share forgotten) of
-    f_0 and f_n (chain, cell), over all cells. Standard errors by the jackknife over 8 groups of chains, since cells
-    are correlated."""
-
-    def summary(keep: np.ndarray) -> np.ndarray:
-        error, error_se, ratio, left = _errors(first[keep], last[keep])
-        return np.array([np.mean(error**2) - np.mean(error_se**2), np.mean(ratio), left])
-
-    n = first.shape[0]
-    groups = np.arange(n) % min(8, n // 2)
-    whole = summary(np.ones(n, bool))
-    parts = np.stack([summary(groups != g) for g in np.unique(groups)])
-    se = np.sqrt((len(parts) - 1) * parts.var(0))
-    error = np.sqrt(max(whole[0], 0.0))
-    error_se = se[0] / (2 * error) if error**2 > se[0] else np.sqrt(se[0])
-    return float(error), float(error_se), float(whole[1]), float(se[1]), float(whole[2])
+    plain = lambda found: {name: (b, se) for name, (b, se, _) in found.items()}
+    return Check(
+        error, error_se, ratio, ratio_se, plain(parameters), forgotten, pareto_k, chains, steps, plain(domain)
+    )  # fmt: skip
 
 
 @eqx.filter_jit
@@ -181,7 +166,7 @@ def _chains(abstract, prior: FieldPrior, data, given, settings, steps, tuned, ke
             if tuned is None:
                 state = moving.adapt(state, info)
             if program.latents:
-                theta = draw_theta_given_field(k_theta, program, physical(state.x))
+                theta = draw_theta_given_field(k_theta, program, physical(state.x), theta)
             return (state, theta), None
 
         (state, theta_n), _ = jax.lax.scan(step, (state, theta_0), jax.random.split(k_steps, steps))
