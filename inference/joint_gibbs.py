@@ -12,7 +12,7 @@ NumPyro 0.22, the first with composable Gibbs kernels.
 
 import jax
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS, CustomGibbs, Gibbs
+from numpyro.infer import MCMC, NUTS, CustomGibbs, Gibbs, init_to_value
 
 import bayesdownscale as bd
 
@@ -38,7 +38,8 @@ def sampler(program, prior, *, draws, warmup, thin, steps=32, exact=False):
         theta = bd.start_theta(k_theta, program, prior)
         start = {program.field: draw_field(theta, k_start)}
         kernel = bd.FieldKernel(model, bd.NoiseDenoiseMH) if exact else CustomGibbs(guided_block)
-        gibbs = Gibbs([(kernel, [program.field]), (NUTS(model), None)])
+        nuts = NUTS(model, init_strategy=init_to_value(values=theta))  # the first field is drawn given these
+        gibbs = Gibbs([(kernel, [program.field]), (nuts, None)])
         mcmc = MCMC(gibbs, num_warmup=warmup, num_samples=draws * thin, thinning=thin, progress_bar=False)
         mcmc.run(k_run, *program.args, init_params=start, **program.kwargs)
         samples = mcmc.get_samples()

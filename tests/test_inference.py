@@ -83,6 +83,23 @@ def test_gibbs_needs_unknown_parameters(setting):
         run("joint_gibbs", known_noise, setting, draws=2)
 
 
+def test_gibbs_starts_at_its_start(setting, monkeypatch):
+    """Given a noise scale of 0.01 K the first field fits the data, given 100 K it does not know them (sd of the prior's
+    means about 2 K)."""
+    prior, H, coarse = setting
+    program, _ = bd.read_model(unknown_noise, (prior, H), {"y": coarse})
+    recipe = load_program("inference", "joint_gibbs")
+
+    def first_field(sigma):
+        monkeypatch.setattr(bd, "start_theta", lambda *args, **kwargs: {"sigma": sigma})
+        return recipe.sampler(program, prior, draws=1, warmup=0, thin=1, steps=16)(jax.random.key(0))["field"][0]
+
+    near, far = jax.jit(jax.vmap(first_field))(jnp.asarray([0.01, 100.0]))
+    misfit = lambda x: float(jnp.sqrt(jnp.mean((H(x) - coarse.values) ** 2)))
+    assert misfit(near) < 0.1
+    assert misfit(far) > 0.5
+
+
 @pytest.fixture(scope="module")
 def sigma_moments(setting):
     """Mean and standard deviation of log sigma given the data, from the closed-form evidence on a grid."""
