@@ -1,5 +1,6 @@
 """What `collect` makes of any sampler: the program that was read and no other, and whose draws it goes on with."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -106,6 +107,17 @@ class TestEnsembles:
             with pytest.raises(ValueError, match=rf"got one that {got}; read the hour of day"):
                 bd.Ensemble(lambda model=model: self.problem(model), tmp_path / "all.zarr", members=1, **SPAN)
             assert not (tmp_path / "all.zarr").exists()
+
+    def test_a_store_is_of_one_program_and_prior(self, tmp_path):
+        """That a number is bound to the program by `partial` does not hide it."""
+        of = lambda sigma, prior: replace(self.problem(partial(of_sites, sigma=sigma)), prior=prior)
+        prior = windowed_prior()
+        wider = bd.FieldPrior(prior.denoiser, prior.standardisation, bd.NoiseLevels(0.02, 24.0), prior.coords)
+        start = lambda sigma, prior: bd.Ensemble(lambda: of(sigma, prior), tmp_path / "all.zarr", members=1, **SPAN)
+        record = start(1.0, prior).store.record
+        assert start(1.0, prior).store.record == record
+        assert start(2.0, prior).store.record == {**record, "model": start(2.0, prior).store.record["model"]} != record
+        assert start(1.0, wider).store.record == {**record, "prior": start(1.0, wider).store.record["prior"]} != record
 
     def test_differences_of_times_are_the_data_s(self, tmp_path):
         """Noise that grows with the hours of a block, which a program reads from `coords` or gets as numbers."""
@@ -219,6 +231,21 @@ class TestDensity:
         assert np.isnan(made.log_likelihood["coarse"][:, 0]).all()
 
 
+def program_with(power, cells):
+    """A program that uses a class and an operator of its own module, in which neither is an argument."""
+    grid = bd.Grid(55 - 0.25 * np.arange(4), -3 + 0.25 * np.arange(4))
+    scope = {"__name__": "study", "H": bd.area_mean(grid, grid.coarsen(cells))}
+    exec(
+        "class Power:\n"
+        "    def __call__(self, x): return Power.of(x)\n"
+        "    @staticmethod\n"
+        f"    def of(x): return x ** {power}\n"
+        "def program(x): return Power()(H(x))\n",
+        scope,
+    )
+    return scope["program"]
+
+
 def test_fingerprints_differ_where_a_run_would():
     def factorial(n):
         return 1 if n == 0 else n * factorial(n - 1)
@@ -241,6 +268,8 @@ def test_fingerprints_differ_where_a_run_would():
     ]  # fmt: skip
     assert len({one(thing) for thing in things}) == len(things)
     assert one(scaled(2.0)) == one(scaled(2.0))
+    assert one(program_with("1.0", 2)) == one(program_with("1.0", 2))
+    assert len({one(program_with(*w)) for w in (("1.0", 2), ("1.5", 2), ("1.0", 4))}) == 3
     assert one(windowed_prior()) == one(windowed_prior())
     assert one(jax.jit(make := lambda x: x + 1)) == one(jax.jit(make))
 

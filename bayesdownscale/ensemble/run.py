@@ -20,7 +20,6 @@ from bayesdownscale.ensemble.problem import Problem
 from bayesdownscale.ensemble.solve import Solver, windows_of
 from bayesdownscale.ensemble.store import EnsembleStore
 from bayesdownscale.posterior.batches import fingerprint
-from bayesdownscale.posterior.collect import source_of
 from bayesdownscale.posterior.guidance import MomentMatching
 from bayesdownscale.posterior.result import provenance
 
@@ -197,8 +196,8 @@ def record_of(problem: Problem, plan: Plan, settings: Settings) -> dict[str, Any
         "steps": settings.steps,
         "guidance": name_of(settings.guidance),
         "settings": {k: v if isinstance(v, int | float | str) else fingerprint(v) for k, v in problem.settings.items()},
-        "prior": fingerprint(problem.prior)["sha256"],
+        "prior": fingerprint((problem.prior, dataclasses.astuple(problem.prior.levels)))["sha256"],
         "coarse data": coarse.hexdigest(),
-        "model": hashlib.sha256(source_of(problem.model).encode()).hexdigest(),
+        "model": fingerprint(problem.model)["sha256"],
         "plan": dataclasses.asdict(plan),
     }

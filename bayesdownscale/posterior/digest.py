@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+from numpyro.distributions import Distribution
 
 from bayesdownscale.data.grid import Coords
 
@@ -79,8 +80,8 @@ def _parts(leaf: Any) -> PyTree:
 
 def code_of(function: types.FunctionType) -> dict[str, Any]:
     """What a function does, whatever its name and place: its bytecode and constants, its defaults, what it has closed
-    over, and the numbers, arrays and functions among the globals that it names. Functions of other modules that it
-    calls count by their names, other globals not at all."""
+    over, and the globals that it names: numbers, arrays, operators and distributions by value, functions and classes
+    of its own module by what they do, others by their names."""
     code, known = function.__code__, function.__globals__
     names = sorted(_names(code))
     used = {name: _global(known[name], function.__module__) for name in names if name in known}
@@ -103,11 +104,16 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _global(value: Any, module: str | None) -> Any:
-    if isinstance(value, PLAIN | tuple | jax.Array | np.ndarray):
+    if isinstance(value, PLAIN | tuple | list | dict | jax.Array | np.ndarray | eqx.Module | Distribution):
         return value
     if inspect.isfunction(value) and value.__module__ == module:
         return value
-    return getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__qualname__)
+    own = {}
+    if inspect.isclass(value) and value.__module__ == module:
+        behind = lambda method: getattr(method, "__func__", getattr(method, "fget", method))  # decorated ones too
+        methods = {name: behind(method) for name, method in vars(value).items()}
+        own = {name: method for name, method in methods.items() if inspect.isfunction(method)}
+    return getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__qualname__), own
 
 
 def _cell(cell: types.CellType) -> Any:
