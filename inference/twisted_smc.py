@@ -8,14 +8,19 @@ grows, and the product of their mean weights is an unbiased estimate of the evid
 
 Particles with low weight die at resampling: the effective sample size at the end says how many of the draws are
 different. Each chain is an island of `particles`, with an estimate of the evidence of its own, whose spread over
-islands is the error of log p(y). References: Wu et al. 2023 (arXiv 2306.17775); Rozet et al. 2024
-(arXiv 2405.13712) for the guidance.
+islands is the error of log p(y). An island of few particles is not a fair sample: only together, each weighted by its
+estimate, are they, so the draws of all are resampled by these weights at the end, and a heavy island is repeated in
+the places of light ones; log_evidence and ess stay with the island that ran in a place. References: Wu et al. 2023
+(arXiv 2306.17775); Rozet et al. 2024 (arXiv 2405.13712) for the guidance.
 
 All parameters of the program must be fixed.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import bayesdownscale as bd
 
@@ -36,12 +41,31 @@ def sampler(program, prior, *, draws, particles, steps=32):
         return {
             "field": jax.vmap(lambda x: prior.standardisation.backward(x, prior.context))(x),
             "stats/log_evidence": same(swarm.log_evidence),
+            "stats/diverging": same(~jnp.isfinite(swarm.log_evidence)),  # all particles have weight zero
             "stats/ess": same(swarm.ess[-1]),
             "stats/n_evaluations": same(swarm.cost.evaluations // draws),
             "stats/n_products": same(swarm.cost.products // draws),
         }
 
     return island
+
+
+def by_evidence(key, posterior):
+    """The draws of all islands, resampled (systematically) with the weights of their islands."""
+    log_weights = posterior.stats["log_evidence"].astype(np.float64)
+    if not np.isfinite(log_weights).any():
+        return posterior
+    n, cumulative = log_weights.size, np.cumsum(np.exp(log_weights - log_weights.max()))
+    positions = (np.arange(n) + 1 - float(jax.random.uniform(key))) / n  # in (0, 1]
+    pick = np.searchsorted(cumulative / cumulative[-1], positions)
+    of_draws = {"coarse_residual", "diverging"}
+    return dataclasses.replace(
+        posterior,
+        fields=posterior.fields[pick],
+        theta={name: value[pick] for name, value in posterior.theta.items()},
+        stats={name: value[pick] if name in of_draws else value for name, value in posterior.stats.items()},
+        log_likelihood={name: value[pick] for name, value in posterior.log_likelihood.items()},
+    )
 
 
 def run(
@@ -51,9 +75,10 @@ def run(
     """`draws` draws of the field of `model(*args, **kwargs)` as a DataTree, from `chains` islands."""
     chains = min(chains, draws)
     settings = {"draws": -(-draws // chains), "particles": max(particles, -(-draws // chains)), "steps": steps}
+    k_islands, k_draws = jax.random.split(key)
     posterior = bd.collect(
-        sampler, key, *bd.read_model(model, args, kwargs),
+        sampler, k_islands, *bd.read_model(model, args, kwargs),
         draws=chains * settings["draws"], chains=chains, batch=batch, settings=settings,
         method="twisted_smc", approximate=False, record=settings, on_batch=on_batch, keep=keep,
     )  # fmt: skip
-    return posterior.to_datatree()
+    return by_evidence(k_draws, posterior).to_datatree()
