@@ -7,10 +7,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from problems import small_data, small_prior
-from scipy.stats import halfnorm, multivariate_normal
+from scipy.stats import halfnorm, multivariate_normal, norm
 
 from bayesdownscale.posterior.collect import read_model
-from bayesdownscale.posterior.start import start_theta
+from bayesdownscale.posterior.start import _moves, start_theta
 
 DRAWS = 400
 
@@ -95,3 +95,41 @@ def test_other_noise_starts_from_the_prior(setting):
     drawn = log_sigma(tailed, setting, setting[2])
     assert abs(drawn.mean() - (np.log(2) - 0.635)) < 5 * 1.11 / np.sqrt(DRAWS)
     assert 0.8 < drawn.std() / 1.11 < 1.2
+
+
+def gain(prior, H, y=None):
+    x = numpyro.sample("weather", prior)
+    gain = numpyro.sample("gain", dist.Normal(1.0, 0.5))
+    numpyro.sample("coarse", dist.Normal(280.0 + gain * (H(x) - 280.0), 0.3).to_event(4), obs=y)
+
+
+def test_a_gain(setting, covariance):
+    """Data are half as far from the mean as the prior says: each candidate has a Jacobian of its own."""
+    prior, H, y = setting
+    y = 280.0 + 0.5 * (y - 280.0)
+    program, _ = read_model(gain, (prior, H), {"y": y})
+    drawn = jax.jit(jax.vmap(lambda key: start_theta(key, program, prior)["gain"]))(
+        jax.random.split(jax.random.key(1), DRAWS)
+    )
+    gains = np.linspace(-1.5, 4.0, 400)
+    density = [
+        multivariate_normal.logpdf(np.ravel(y), np.full(8, 280.0), g**2 * covariance + 0.09 * np.eye(8)) for g in gains
+    ]
+    weight = np.exp(density - np.max(density)) * norm.pdf(gains, 1.0, 0.5)
+    mean = np.average(gains, weights=weight)
+    agree(np.asarray(drawn, np.float64), mean, np.sqrt(np.average((gains - mean) ** 2, weights=weight)))
+
+
+def test_what_moves_is_told_apart(setting):
+    """From the computation: with no numbers needed, hence inside jit."""
+    prior, H, y = setting
+    told = {}
+    for model in (noise, noise_and_bias, gain):
+
+        def look(y, model=model):
+            program, _ = read_model(model, (prior, H), {"y": y})
+            told[model] = _moves(program, prior, program.draw_theta(jax.random.key(0)))
+            return y
+
+        jax.jit(look)(y)
+    assert told == {noise: False, noise_and_bias: False, gain: True}

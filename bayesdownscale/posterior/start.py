@@ -8,13 +8,15 @@ sweeps that start there hardly leave. So the first parameters are not drawn from
 
 r(x, theta) the residuals of the observed Normal sites, R their variances, A their Jacobian in the standardised field at
 zero, V the covariance of the prior as its denoiser knows it, and B and P the Jacobian and prior precision of those
-parameters that are integrated out with the field. Exact, as the number of candidates grows, for a Gaussian prior with
-linear-Gaussian data; elsewhere a start from which sweeps go on.
+parameters that are integrated out with the field. A V A^T is computed once, or, in a program whose A depends on theta
+(a gain, an unknown footprint), for each candidate, from fewer data. Exact, as the number of candidates grows, for a
+Gaussian prior with linear-Gaussian data; elsewhere a start from which sweeps go on.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.interpreters import partial_eval
 from jaxtyping import Array, Float
 
 from bayesdownscale._precision import full_precision
@@ -25,6 +27,7 @@ from bayesdownscale.prior.distribution import FieldPrior
 
 CANDIDATES = 256
 MOST_DATA, MOST_NUMBERS = 256, 2**26  # of the Jacobian A; more data are thinned
+MOST_MOVING, MOST_MOVING_NUMBERS = 64, 2**22  # the same where each candidate has an A of its own
 MISSING = 1e6  # variance of a datum that is not there, in units of the largest of A V A^T
 
 
@@ -40,15 +43,37 @@ def start_theta(key: Key, program: Program, prior: FieldPrior, collapse: tuple[s
         n = _terms(program, prior, jnp.zeros(prior.event_shape), program.draw_theta(k_candidates))[0].size
     except ProgramError:
         return program.draw_theta(k_candidates)
-    zero = jnp.zeros(prior.event_shape)
-    some = jnp.arange(0, n, -(-n // max(1, min(MOST_DATA, MOST_NUMBERS // zero.size))))
+    size = jnp.zeros(prior.event_shape).size
     candidates = jax.vmap(program.draw_theta)(jax.random.split(k_candidates, CANDIDATES))
     first = jax.tree.map(lambda values: values[0], candidates)
-    covariance = _of_means(program, prior, denoiser, first, some)
-    log_evidence = lambda theta: _log_evidence(program, prior, theta, collapse, covariance, some)
-    log_weights = jax.lax.map(log_evidence, candidates, batch_size=16)
+    moving = _moves(program, prior, first, collapse)
+    most, numbers = (MOST_MOVING, MOST_MOVING_NUMBERS) if moving else (MOST_DATA, MOST_NUMBERS)
+    some = jnp.arange(0, n, -(-n // max(1, min(most, numbers // size))))
+    of_means = lambda theta: _of_means(program, prior, denoiser, _at_zero(theta, collapse), some)
+    covariance = None if moving else of_means(first)
+
+    def log_evidence(theta: Theta) -> Scalar:
+        own = of_means(theta) if covariance is None else covariance
+        return _log_evidence(program, prior, theta, collapse, own, some)
+
+    log_weights = jax.lax.map(log_evidence, candidates, batch_size=1 if moving else 16)
     chosen = jax.random.categorical(k_choice, jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf))
     return jax.tree.map(lambda values: values[chosen], candidates)
+
+
+def _at_zero(theta: Theta, collapse: tuple[str, ...]) -> Theta:
+    return {**theta, **{name: jnp.zeros_like(jnp.asarray(theta[name])) for name in collapse}}
+
+
+def _moves(program: Program, prior: FieldPrior, theta: Theta, collapse: tuple[str, ...] = ()) -> bool:
+    """Whether the Jacobian of the residuals in the field depends on the unknown parameters, as their computation says:
+    known before any number is."""
+    zero = jnp.zeros(prior.event_shape)
+    residual = lambda x, theta: _terms(program, prior, x, _at_zero(theta, collapse))[0]
+    along = lambda theta, v: jax.jvp(lambda x: residual(x, theta), (zero,), (v,))[1]
+    computation = jax.make_jaxpr(along)(theta, zero).jaxpr
+    _, used = partial_eval.dce_jaxpr(computation, [True] * len(computation.outvars))
+    return any(used[: len(jax.tree.leaves(theta))])
 
 
 def _terms(program: Program, prior: FieldPrior, x: Array, theta: Theta) -> tuple[Array, Array]:
