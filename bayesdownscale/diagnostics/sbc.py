@@ -20,7 +20,8 @@ from numpyro import handlers
 from scipy.stats import kstest
 
 from bayesdownscale.diagnostics.functionals import of_array
-from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta, set_field
+from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta
+from bayesdownscale.likelihood.sites import set_field
 from bayesdownscale.posterior.batches import draw_keys
 from bayesdownscale.posterior.collect import is_field
 from bayesdownscale.prior.distribution import FieldPrior

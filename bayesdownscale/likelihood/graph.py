@@ -5,7 +5,8 @@ from typing import TypedDict
 import jax.numpy as jnp
 from numpyro.infer.inspect import get_model_relations
 
-from bayesdownscale.likelihood.program import Program, set_field
+from bayesdownscale.likelihood.program import Program
+from bayesdownscale.likelihood.sites import set_field
 
 
 class Node(TypedDict):

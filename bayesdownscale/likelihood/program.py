@@ -1,6 +1,5 @@
 """Reading a NumPyro program: from `model(y=...)` to log p(y | x, theta) of its one field site."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,46 +10,25 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array
 from numpyro import handlers
-from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
 from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Field, Scalar
-from bayesdownscale.likelihood.kinks import smooth_log_prob
+from bayesdownscale.likelihood.sites import (
+    ProgramError,
+    behind,
+    check_field,
+    is_data,
+    is_real,
+    log_prob_of,
+    same,
+    scale_of,
+    set_field,
+    unmasked,
+)
 from bayesdownscale.likelihood.terms import GaussianTerm, gaussian_term, pointwise_log_prob, unwrapped
 
 Theta = Mapping[str, Any]  # numbers or arrays by site name
-
-
-class ProgramError(ValueError):
-    """A program that cannot be read as prior x likelihood with one field; the sentence names the site."""
-
-
-class set_field(Messenger):
-    """A NumPyro handler that gives the field site of a program the value `x`, as an observation of density one:
-    neither the prior's sampler nor its density is called. `is_field` recognises the site by its distribution."""
-
-    def __init__(self, fn: Callable, x: Field, is_field: Callable[[Any], bool]):
-        self.x, self.is_field = x, is_field
-        super().__init__(fn)
-
-    def process_message(self, msg: dict) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"] and self.is_field(_behind(msg["fn"])):
-            msg["infer"] = {**msg.get("infer", {}), "field_prior": _behind(msg["fn"])}
-            msg["fn"] = dist.Delta(self.x, event_dim=self.x.ndim)
-            msg["value"], msg["is_observed"] = self.x, True
-
-
-class mask_field(Messenger):
-    """A NumPyro handler under which the field's log-density is zero and not computed; the site stays latent."""
-
-    def __init__(self, fn: Callable, is_field: Callable[[Any], bool]):
-        self.is_field = is_field
-        super().__init__(fn)
-
-    def process_message(self, msg: dict) -> None:
-        if msg["type"] == "sample" and self.is_field(msg["fn"]):
-            msg["fn"] = msg["fn"].mask(False)
 
 
 class Program:
@@ -71,7 +49,7 @@ class Program:
         self.model, self.args, self.kwargs, self.is_field = model, args, kwargs, is_field
         self.given: Theta = {}
         prior, self.field = self._find_field(0)
-        if not _same(prior, self._find_field(1)[0]):
+        if not same(prior, self._find_field(1)[0]):
             raise ProgramError(
                 f"site {self.field!r}: the field's prior depends on an unknown parameter, which no sampler here "
                 "follows; give the program a known prior, and let parameters change what is seen of the field"
@@ -80,8 +58,8 @@ class Program:
         self.shape = prior.event_shape
         sites = self._sites(jnp.zeros(self.shape), {})
         self.latents = [n for n, s in sites.items() if s["type"] == "sample" and not s["is_observed"]]
-        self.observed = [n for n, s in sites.items() if _is_data(s)]
-        self.real = {n for n in self.latents if _is_real(sites[n]["fn"].support)}
+        self.observed = [n for n, s in sites.items() if is_data(s)]
+        self.real = {n for n in self.latents if is_real(sites[n]["fn"].support)}
         self._check(sites)
 
     @property
@@ -128,9 +106,9 @@ class Program:
                         f"site {msg['name']!r} has an improper prior, from which nothing can be drawn; give it a "
                         "proper one, however wide"
                     )
-                if self.is_field(_behind(msg["fn"])):
-                    _check_field(msg)
-                    found.append((msg["name"], _behind(msg["fn"])))
+                if self.is_field(behind(msg["fn"])):
+                    check_field(msg)
+                    found.append((msg["name"], behind(msg["fn"])))
                     msg["value"] = jnp.zeros(msg["fn"].shape())
 
         with handlers.seed(rng_seed=seed), Stop():
@@ -169,7 +147,7 @@ class Program:
                     f"site {name!r}: expected data of shape {expected}, the shape of its distribution, got {got}; "
                     "they would broadcast silently"
                 )
-            if _unmasked(sites[name]):
+            if unmasked(sites[name]):
                 raise ProgramError(
                     f"site {name!r}: the data have missing values (NaN) that are not masked, so they have no "
                     "density; write distribution.mask(jnp.isfinite(y))"
@@ -202,7 +180,7 @@ class Program:
         densities with a kink are rounded (`kinks.py`)."""
         sites = self._sites(x, self._complete(theta))
         seen = [s for name, s in sites.items() if s["type"] == "sample" and s["is_observed"] and name != self.field]
-        terms = (_log_prob(site, site["value"], _scale(site), smooth) for site in seen)
+        terms = (log_prob_of(site, site["value"], scale_of(site), smooth) for site in seen)
         return sum(terms, start=jnp.zeros(()))
 
     @full_precision
@@ -210,21 +188,21 @@ class Program:
         """The log-density of simulated `data`, by site, times the roots of the sites' scales: its gradient has the
         Fisher information of the scaled likelihood as covariance. Factors have no data and are left out."""
         sites = self._sites(x, self._complete(theta))
-        terms = (_log_prob(sites[n], value, jnp.sqrt(_scale(sites[n])), smooth) for n, value in data.items())
+        terms = (log_prob_of(sites[n], value, jnp.sqrt(scale_of(sites[n])), smooth) for n, value in data.items())
         return sum(terms, start=jnp.zeros(()))
 
     @full_precision
     def pointwise(self, x: Field, theta: Theta | None = None) -> dict[str, Array]:
         """The log-density of each datum of each observed site, NaN where masked: what leave-one-out needs."""
         sites = self._sites(x, self._complete(theta))
-        density = lambda site: _scale(site) * pointwise_log_prob(site["fn"], site["value"])
+        density = lambda site: scale_of(site) * pointwise_log_prob(site["fn"], site["value"])
         return {name: density(sites[name]) for name in self.observed}
 
     @full_precision
     def log_prior(self, theta: Theta, names: Sequence[str]) -> Scalar:
         """The sum of the log-densities of the parameters `names`, given the others."""
         sites = self._sites(jnp.zeros(self.shape), self._complete(theta))
-        terms = (_log_prob(sites[n], sites[n]["value"], _scale(sites[n]), False) for n in names)
+        terms = (log_prob_of(sites[n], sites[n]["value"], scale_of(sites[n]), False) for n in names)
         return sum(terms, start=jnp.zeros(()))
 
     @full_precision
@@ -235,7 +213,7 @@ class Program:
         try:
             return {name: sites[name]["fn"].sample(k) for name, k in zip(self.observed, keys, strict=True)}
         except NotImplementedError as e:
-            kinds = ", ".join(type(_behind(sites[name]["fn"])).__name__ for name in self.observed)
+            kinds = ", ".join(type(behind(sites[name]["fn"])).__name__ for name in self.observed)
             raise ProgramError(
                 f"expected distributions of the data that can be sampled, as this method simulates data, got {kinds}; "
                 "write their `sample`"
@@ -262,7 +240,7 @@ class Program:
                     "use moment matching, which takes any differentiable likelihood"
                 )
             term = gaussian_term(base, mask, value)
-            terms.append(term._replace(variance=term.variance / _scale(sites[name])))
+            terms.append(term._replace(variance=term.variance / scale_of(sites[name])))
         return terms
 
     def given_field(self, x: Field) -> Callable:
@@ -302,69 +280,3 @@ class AbstractProgram:
 
     def __hash__(self) -> int:
         return hash(self._key)
-
-
-def _behind(fn: Any) -> Any:
-    """The distribution behind masks and what plates make of it."""
-    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _check_field(msg: dict) -> None:
-    """Refuse what would change the field's prior and is not followed."""
-    name = msg["name"]
-    if msg["is_observed"]:
-        raise ProgramError(
-            f"site {name!r}: expected the field to be unknown, got it observed; give the data to another site"
-        )
-    if msg["cond_indep_stack"]:
-        raise ProgramError(
-            f"site {name!r}: expected one field, got it in plate {msg['cond_indep_stack'][0].name!r}; draw it outside"
-        )
-    masked = isinstance(msg["fn"], dist.MaskedDistribution) and msg["fn"]._mask is not False  # as `mask_field` does
-    if masked or msg["scale"] is not None:
-        raise ProgramError(
-            f"site {name!r}: expected the field's prior as it is, got it masked or scaled; move the handler to the data"
-        )
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two priors hold the same numbers; traced ones, which cannot be looked at, are taken to."""
-    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    known = [(x, y) for x, y in leaves if not isinstance(x, Tracer) and not isinstance(y, Tracer)]
-    return all(x is y or np.array_equal(x, y, equal_nan=True) for x, y in known)
-
-
-def _is_real(support: Any) -> bool:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support is constraints.real
-
-
-def _scale(site: dict) -> Any:
-    return 1.0 if site["scale"] is None else site["scale"]
-
-
-def _log_prob(site: dict, value: Any, scale: Any, smooth: bool) -> Scalar:
-    fn = site["fn"]
-    return jnp.sum(scale * (smooth_log_prob(fn, value) if smooth else fn.log_prob(value)))
-
-
-def _is_data(site: dict) -> bool:
-    return (
-        site["type"] == "sample"
-        and site["is_observed"]
-        and not isinstance(site["fn"], dist.Unit)
-        and "field_prior" not in site["infer"]
-    )
-
-
-def _unmasked(site: dict) -> bool:
-    """Whether missing data enter a density; traced data, which cannot be looked at, are taken as they are."""
-    value, fn = site["value"], site["fn"]
-    if isinstance(value, Tracer) or not np.isnan(value).any():
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPyro's, that NaN is outside the support
-        return not np.isfinite(fn.log_prob(value)).all()

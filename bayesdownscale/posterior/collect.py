@@ -17,7 +17,8 @@ from numpyro import handlers
 
 from bayesdownscale.data.fields import Fields
 from bayesdownscale.likelihood.graph import model_graph
-from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta, set_field
+from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta
+from bayesdownscale.likelihood.sites import set_field
 from bayesdownscale.posterior.batches import draw_keys, fingerprint, finite, in_batches
 from bayesdownscale.posterior.digest import structure
 from bayesdownscale.posterior.result import Posterior, provenance

@@ -13,7 +13,8 @@ from numpyro.primitives import Messenger
 from numpyro.util import is_prng_key
 
 from bayesdownscale._types import Count, Field
-from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta, mask_field, set_field
+from bayesdownscale.likelihood.program import AbstractProgram, Program, ProgramError, Theta
+from bayesdownscale.likelihood.sites import mask_field, set_field
 from bayesdownscale.posterior.collect import is_field
 from bayesdownscale.posterior.kernels.base import AbstractFieldKernel
 from bayesdownscale.posterior.kernels.noise_denoise import NoiseDenoiseMH
