@@ -118,7 +118,7 @@ def tiny():
 
     network = UNetConfig(widths=(4,), blocks=1, embedding=8, heads=2, dropout=0.1)
     training = TrainingConfig(steps=8, batch=4, warmup=2, validate_every=4)
-    return {"window": 3, "n_modes": 5, "network": network, "training": training}
+    return {"window": 3, "n_modes": 5, "n_tail": 0, "network": network, "training": training}
 
 
 @pytest.fixture(scope="session")
