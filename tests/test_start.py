@@ -133,3 +133,13 @@ def test_what_moves_is_told_apart(setting):
 
         jax.jit(look)(y)
     assert told == {noise: False, noise_and_bias: False, gain: True}
+
+
+def test_nothing_unknown_starts_nowhere(setting):
+    prior, H, coarse = setting[:3]
+
+    def known(prior, H, y):
+        numpyro.sample("coarse", dist.Normal(H(numpyro.sample("weather", prior)), 0.3).to_event(4), obs=y)
+
+    program, _ = read_model(known, (prior, H), {"y": coarse})
+    assert start_theta(jax.random.key(0), program, prior) == {}

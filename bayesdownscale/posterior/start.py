@@ -35,6 +35,8 @@ MISSING = 1e6  # variance of a datum that is not there, in units of the largest 
 def start_theta(key: Key, program: Program, prior: FieldPrior, collapse: tuple[str, ...] = ()) -> Theta:
     """One draw of the unknown parameters of `program`, those in `collapse` integrated out (their values are from the
     prior). Where noise is not Normal, or the denoiser does not know its covariance, a draw from the prior."""
+    if not program.latents:
+        return {}
     k_candidates, k_choice = jax.random.split(key)
     denoiser = prior.denoiser
     if not isinstance(denoiser, AbstractSpreadDenoiser):
