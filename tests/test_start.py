@@ -136,7 +136,7 @@ def test_what_moves_is_told_apart(setting):
 
 
 def test_nothing_unknown_starts_nowhere(setting):
-    prior, H, coarse = setting[:3]
+    prior, H, coarse = setting
 
     def known(prior, H, y):
         numpyro.sample("coarse", dist.Normal(H(numpyro.sample("weather", prior)), 0.3).to_event(4), obs=y)
