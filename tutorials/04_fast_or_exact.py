@@ -52,7 +52,7 @@ mean_there = lambda fields: np.asarray(H(jnp.asarray(fields)))[..., 1, 0, 0, 0] 
 # %%
 guided = bd.GuidedSDE(student_t, steps=steps, batch=100).run(k_draws, prior, H, draws=draws, **data)
 check = bd.posterior_check(
-    student_t, k_check, prior, H, chains=min(draws, 200), steps=16 * steps, guided_steps=steps, batch=100, **data
+    student_t, k_check, prior, H, chains=min(max(draws, 4), 200), steps=16 * steps, guided_steps=steps, batch=100, **data
 )
 print(check)
 
