@@ -51,8 +51,9 @@ mean_there = lambda fields: np.asarray(H(jnp.asarray(fields)))[..., 1, 0, 0, 0] 
 
 # %%
 guided = bd.GuidedSDE(student_t, steps=steps, batch=100).run(k_draws, prior, H, draws=draws, **data)
+chains = min(max(draws, 4), 200)
 check = bd.posterior_check(
-    student_t, k_check, prior, H, chains=min(max(draws, 4), 200), steps=16 * steps, guided_steps=steps, batch=100, **data
+    student_t, k_check, prior, H, chains=chains, steps=16 * steps, guided_steps=steps, batch=100, **data
 )
 print(check)
 
@@ -95,8 +96,8 @@ def twelve_means():
     numpyro.sample("y", dist.StudentT(numbers["nu"], eta, numbers["sigma"]).to_event(1), obs=y.ravel())
 
 
-chains = {"num_chains": 10, "chain_method": "vectorized", "progress_bar": False}
-mcmc = MCMC(NUTS(twelve_means), num_warmup=20 * steps, num_samples=100 * steps, **chains)
+vectorized = {"num_chains": 10, "chain_method": "vectorized", "progress_bar": False}
+mcmc = MCMC(NUTS(twelve_means), num_warmup=20 * steps, num_samples=100 * steps, **vectorized)
 mcmc.run(jax.random.key(0))
 exact = np.asarray(mcmc.get_samples()["eta"]).reshape(-1, *coords.shape)[:, 1, 0, 0, 0]
 
