@@ -129,3 +129,21 @@ def trained_folder(tmp_path_factory, toy_fields, tiny):
     folder = tmp_path_factory.mktemp("prior")
     train_prior(toy_fields, folder, **tiny)
     return folder
+
+
+@pytest.fixture
+def read(gaussian_prior):
+    """The program of `likelihood(x, y)`, with the field drawn before."""
+    import numpyro
+    from programs import Y
+
+    from bayesdownscale.likelihood.program import Program
+    from bayesdownscale.prior.distribution import FieldPrior
+
+    def reader(likelihood, y=Y):
+        def model(y):
+            likelihood(numpyro.sample("weather", gaussian_prior), y)
+
+        return Program(model, (y,), {}, lambda fn: isinstance(fn, FieldPrior))
+
+    return reader

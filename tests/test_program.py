@@ -9,39 +9,14 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS
+from programs import HX, LOG_NORMAL, SHAPE, H, X, Y, normal, scaled, with_factor
 from scipy import stats
 
 import bayesdownscale as bd
 from bayesdownscale.likelihood.program import Program, ProgramError
 from bayesdownscale.prior.distribution import FieldPrior
 
-SHAPE = (3, 2, 2, 3)
-RNG = np.random.default_rng(0)
-X = jnp.asarray(RNG.normal(size=SHAPE), jnp.float32)
-Y = RNG.normal(size=(3, 2)).astype(np.float32)
 GAPS = np.where(np.arange(6).reshape(3, 2) % 4 == 1, np.nan, Y).astype(np.float32)
-
-
-def H(x):
-    """Means over the cells: (3, 2)."""
-    return x.mean((2, 3))
-
-
-@pytest.fixture
-def read(gaussian_prior):
-    """The program of `likelihood(x, y)`, with the field drawn before."""
-
-    def reader(likelihood, y=Y):
-        def model(y):
-            likelihood(numpyro.sample("weather", gaussian_prior), y)
-
-        return Program(model, (y,), {}, lambda fn: isinstance(fn, FieldPrior))
-
-    return reader
-
-
-def normal(x, y):
-    numpyro.sample("coarse", dist.Normal(H(x), 0.5).to_event(2), obs=y)
 
 
 def student(x, y):
@@ -55,16 +30,6 @@ def masked(x, y):
 def in_plates(x, y):
     with numpyro.plate("variable", 2, dim=-1), numpyro.plate("time", 3, dim=-2):
         numpyro.sample("coarse", dist.Normal(H(x), 0.5), obs=y)
-
-
-def scaled(x, y):
-    with handlers.scale(scale=0.25):
-        numpyro.sample("coarse", dist.Normal(H(x), 0.5), obs=y)
-
-
-def with_factor(x, y):
-    normal(x, y)
-    numpyro.factor("budget", -jnp.sum(x**2))
 
 
 def two_sites(x, y):
@@ -84,8 +49,6 @@ def with_theta(x, y):
     numpyro.sample("coarse", dist.Normal(mean, sigma).to_event(2), obs=y)
 
 
-HX = np.asarray(X, np.float64).mean((2, 3))
-LOG_NORMAL = stats.norm.logpdf(Y, HX, 0.5)
 LIKELIHOODS = {
     "normal": (normal, Y, LOG_NORMAL.sum()),
     "student": (student, Y, stats.t.logpdf(Y, 4, HX, 0.5).sum()),

@@ -21,7 +21,7 @@ from bayesdownscale.ensemble.plan import Plan
 from bayesdownscale.ensemble.problem import Problem
 from bayesdownscale.likelihood.operators import area_mean, snapshots, time_mean
 from bayesdownscale.likelihood.program import AbstractProgram, Program, Theta
-from bayesdownscale.posterior.collect import is_field
+from bayesdownscale.posterior.collect import is_field, unlabelled
 from bayesdownscale.posterior.guidance import MomentMatching
 from bayesdownscale.posterior.likelihood import ProgramLikelihood
 from bayesdownscale.prior.distribution import FieldPrior
@@ -117,9 +117,8 @@ class Solver:
         """The `members` over a span, in physical units: (member, span, variable, lat, lon), with the steps after the
         end of the record."""
         prior, program = self.program(span)
-        plain = lambda tree: jax.tree.map(lambda a: a.unlabelled() if is_field(a) else a, tree, is_leaf=is_field)
         first = jnp.asarray(self.plan.first(span) + ORIGIN, jnp.int32)
-        arrays: tuple[Any, ...] = plain(prior), plain(program.data), program.given, self.key, first
+        arrays: tuple[Any, ...] = unlabelled(prior), unlabelled(program.data), program.given, self.key, first
         if self.place is None:
             numbers = jnp.asarray(members, jnp.int32)
         else:

@@ -154,7 +154,6 @@ class BetweenCells(LinearOperator):
     shape: tuple[int, int] = eqx.field(static=True)
     shape_out: tuple[int, int] = eqx.field(static=True)
 
-    @full_precision
     def __call__(self, x: Array) -> Array:
         _check_sizes("latitudes", x.shape[-2], self.shape[0])
         _check_sizes("longitudes", x.shape[-1], self.shape[1])

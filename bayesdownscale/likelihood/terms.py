@@ -34,6 +34,11 @@ def gaussian_term(normal: dist.Normal, mask: Bool[Array, "..."], value: Any) -> 
     return GaussianTerm(jnp.where(mask, residual, 0.0), jnp.where(mask, variance, jnp.inf))
 
 
+def stacked(terms: list[GaussianTerm]) -> GaussianTerm:
+    """All data of several sites as one term, (data,)."""
+    return GaussianTerm(*(jnp.concatenate([part.ravel() for part in parts]) for parts in zip(*terms, strict=True)))
+
+
 def pointwise_log_prob(fn: Any, value: Any) -> Array:
     """The log-density of each datum under `fn`, in the shape of `value`, NaN where masked. Data that are jointly
     distributed (a multivariate Normal) share one density: their dimensions are summed over."""

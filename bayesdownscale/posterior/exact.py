@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from bayesdownscale._types import Field
 from bayesdownscale.likelihood.program import Program, ProgramError, Theta
-from bayesdownscale.likelihood.terms import GaussianTerm
+from bayesdownscale.likelihood.terms import GaussianTerm, stacked
 from bayesdownscale.posterior.collect import collect, read_model
 from bayesdownscale.posterior.result import Posterior
 from bayesdownscale.prior.distribution import FieldPrior, GaussianPrior
@@ -57,10 +57,9 @@ def condition_gaussian(program: Program, prior: FieldPrior) -> GaussianPosterior
     check_linear_gaussian(program, prior)
     assert isinstance(prior, GaussianPrior)
     zero = jnp.zeros(prior.event_shape)
-    _, push = jax.linearize(lambda x: _together(_terms(program, prior, x), "residual"), zero)
-    terms = _terms(program, prior, zero)
-    observe = lambda x: -push(x)
-    return GaussianPosterior(prior.field, observe, _together(terms, "residual"), _together(terms, "variance"))
+    _, push = jax.linearize(lambda x: stacked(_terms(program, prior, x)).residual, zero)
+    data = stacked(_terms(program, prior, zero))
+    return GaussianPosterior(prior.field, lambda x: -push(x), data.residual, data.variance)
 
 
 def check_linear_gaussian(program: Program, prior: FieldPrior) -> None:
@@ -89,7 +88,3 @@ def _largest(a: Array) -> Array:
 def _terms(program: Program, prior: FieldPrior, x: Field) -> list[GaussianTerm]:
     """Residuals and variances of the observed sites in their own units, given a standardised field."""
     return program.gaussian_terms(prior.standardisation.backward(x, prior.context))
-
-
-def _together(terms: list[GaussianTerm], what: str) -> Float[Array, " data"]:
-    return jnp.concatenate([getattr(term, what).ravel() for term in terms])

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from bayesdownscale._precision import full_precision
 from bayesdownscale._types import Key, Scalar
 from bayesdownscale.likelihood.program import Program, ProgramError, Theta
+from bayesdownscale.likelihood.terms import GaussianTerm, stacked
 from bayesdownscale.prior.denoiser import AbstractSpreadDenoiser
 from bayesdownscale.prior.distribution import FieldPrior
 
@@ -78,11 +79,9 @@ def _moves(program: Program, prior: FieldPrior, theta: Theta, collapse: tuple[st
     return any(used[: len(jax.tree.leaves(theta))])
 
 
-def _terms(program: Program, prior: FieldPrior, x: Array, theta: Theta) -> tuple[Array, Array]:
+def _terms(program: Program, prior: FieldPrior, x: Array, theta: Theta) -> GaussianTerm:
     """Residuals and variances of all data, (data,) each, given a standardised field."""
-    terms = program.gaussian_terms(prior.standardisation.backward(x, prior.context), theta)
-    together = lambda what: jnp.concatenate([getattr(term, what).ravel() for term in terms])
-    return together("residual"), together("variance")
+    return stacked(program.gaussian_terms(prior.standardisation.backward(x, prior.context), theta))
 
 
 def _of_means(
